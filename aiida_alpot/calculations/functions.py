@@ -1,0 +1,131 @@
+"""Calculation functions on data sets and committees: every one of them has a creator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from aiida import orm
+from aiida.engine import calcfunction
+
+from aiida_alpot.data.committee import CommitteeData
+from aiida_alpot.data.pes import PESData, check_one_level
+from aiida_alpot.data.potential import PotentialData
+from aiida_alpot.data.structures import structure_to_frame
+from aiida_alpot.worker.frames import Frame, FrameStore, assign_splits
+from aiida_alpot.worker.frames.extxyz import ISOLATED_ATOM
+
+
+@calcfunction
+def structures_to_frames(**structures: orm.StructureData) -> PESData:
+    """Data set of structures, ordered by key; each is its own lineage, of origin ``input``."""
+    return PESData(frames=(structure_to_frame(structures[key]) for key in sorted(structures)))
+
+
+@calcfunction
+def merge_datasets(**datasets: PESData) -> PESData:
+    """Data set that lists the shards of others, ordered by key."""
+    return PESData.merge([datasets[key] for key in sorted(datasets)])
+
+
+@calcfunction
+def assemble_committee(**potentials: PotentialData) -> CommitteeData:
+    """Committee of potentials, ordered by key."""
+    return CommitteeData.from_potentials([potentials[key] for key in sorted(potentials)])
+
+
+@calcfunction
+def extend_dataset(labelled: PESData, fractions: orm.Dict, seed: orm.Int, dataset: PESData | None = None) -> PESData:
+    """Data set with the labelled frames that it does not have yet, each in its split.
+
+    The shards of ``dataset`` are listed as they are; what is new goes into one small shard. Frames are compared by
+    ``frame_id``, at the one level of theory that all labels must share; the first of several equal frames counts. The
+    splits go by lineage: a lineage in ``dataset`` keeps its split, a frame that comes with a split keeps it and so does
+    its lineage, isolated atoms are trained on, and the others are shared out by
+    :func:`~aiida_alpot.worker.frames.splits.assign_splits`. A frame without lineage is its own.
+
+    :param fractions: fraction of the frames for each of ``train``, ``validation``, ``test``.
+    :param seed: draws the splits.
+    :raises ValueError: for frames without energy, two levels of theory, and a lineage with two splits.
+    """
+    known, given, levels = _describe(dataset)
+    with labelled.open_store() as store:
+        check_one_level([*levels, *store.levels_of_theory()])
+        if not store.column('has_energy').all():
+            raise ValueError('some of the new frames have no energy: label them, or leave them out')
+        new = _new_frames(store, known)
+        lineages = _lineages(store)
+        splits = _splits(
+            lineages[new],
+            store.column('split')[new],
+            store.column('origin')[new] == ISOLATED_ATOM,
+            fractions=fractions.get_dict(),
+            seed=seed.value,
+            given=given,
+            counts=dataset.splits if dataset is not None else {},
+        )
+        frames = _with_splits(store, set(new.tolist()), lineages, splits)
+        if dataset is None:
+            return PESData(frames=frames)
+        return dataset.extended(frames) if len(new) else PESData.merge([dataset])
+
+
+def _describe(dataset: PESData | None) -> tuple[set[str], dict[str, str], list[str]]:
+    """Frame ids, split of each lineage, and levels of theory of a data set."""
+    if dataset is None:
+        return set(), {}, []
+    with dataset.open_store() as store:
+        pairs = zip(_lineages(store).tolist(), store.column('split').tolist(), strict=True)
+        return set(store.column('frame_id').tolist()), _merge_splits({}, pairs), store.levels_of_theory()
+
+
+def _lineages(store: FrameStore) -> np.ndarray:
+    """Lineage of each frame, its own where it has none; shape (n,)."""
+    lineages = store.column('lineage')
+    return np.where(lineages == '', store.column('frame_id').astype('U16'), lineages)
+
+
+def _new_frames(store: FrameStore, known: set[str]) -> np.ndarray:
+    """Indices of the first frame of each frame id that is not known."""
+    ids, first = np.unique(store.column('frame_id'), return_index=True)
+    return np.sort(first[[frame_id not in known for frame_id in ids.tolist()]])
+
+
+def _merge_splits(given: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Splits of lineages with those of more frames added, given as pairs of lineage and split."""
+    splits = dict(given)
+    for lineage, split in pairs:
+        if split and splits.setdefault(lineage, split) != split:
+            raise ValueError(
+                f'lineage `{lineage}` has frames in `{splits[lineage]}` and in `{split}`, so the test would not be '
+                'independent: give all frames of a lineage one split'
+            )
+    return splits
+
+
+def _splits(
+    lineages: np.ndarray,
+    presets: np.ndarray,
+    isolated: np.ndarray,
+    *,
+    fractions: Mapping[str, float],
+    seed: int,
+    given: Mapping[str, str],
+    counts: Mapping[str, int],
+) -> dict[str, str]:
+    """Split of each lineage of the new frames."""
+    given = _merge_splits(given, zip(lineages.tolist(), presets.tolist(), strict=True))
+    atoms = set(lineages[isolated].tolist())
+    splits = assign_splits(
+        [lineage for lineage in lineages.tolist() if lineage not in atoms], fractions, seed, given, counts
+    )
+    return splits | {lineage: given.get(lineage, 'train') for lineage in atoms}
+
+
+def _with_splits(
+    store: FrameStore, chosen: set[int], lineages: np.ndarray, splits: Mapping[str, str]
+) -> Iterator[Frame]:
+    for index, frame in enumerate(store):
+        if index in chosen:
+            lineage = str(lineages[index])
+            yield frame.replace(lineage=lineage, split=splits[lineage])

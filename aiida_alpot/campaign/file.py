@@ -1,0 +1,80 @@
+"""The campaign file: from YAML to a builder of the work chain, with everything refused that cannot work."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+OWN_KEYS = ('structures', 'codes', 'protocol', 'options')
+"""Keys of a campaign file beside those of the protocol of ``ActiveLearningWorkChain``, which it can all override."""
+
+
+def read_campaign(path: pathlib.Path | str) -> dict[str, Any]:
+    """Content of a campaign file, structure files read.
+
+    :returns: the keys of the file; ``structures`` maps the name of each file to ASE ``Atoms``.
+    :raises ValueError: for a file that is not there, is not YAML, or names a structure file that cannot be read.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f'there is no campaign file {path}.')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as exception:
+        raise ValueError(f'{path} is not valid YAML: {exception}') from exception
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} must hold a mapping with at least `structures` and `codes`.')
+    content['structures'] = _read_structures(path.parent, content.get('structures'))
+    return content
+
+
+def _read_structures(folder: pathlib.Path, names: Any) -> dict[str, Any]:
+    """Structures of the files that a campaign names, relative to its folder."""
+    import ase.io
+
+    if isinstance(names, str):
+        names = [names]
+    if not names or not isinstance(names, list):
+        raise ValueError('`structures`: the list is empty; name at least one structure file (any format that ASE reads).')
+    structures = {}
+    for name in names:
+        file = folder / str(name)
+        if not file.is_file():
+            raise ValueError(f'`structures`: there is no file {file}.')
+        try:
+            images = ase.io.read(file, ':')
+        except Exception as exception:  # ASE's readers raise whatever they stumble over
+            raise ValueError(f'`structures`: {file} cannot be read as a structure: {exception}') from exception
+        for index, atoms in enumerate(images):
+            structures[f'{file.stem}_{index}' if len(images) > 1 else file.stem] = atoms
+    return structures
+
+
+def campaign_builder(content: Mapping[str, Any]) -> Any:
+    """Builder of ``ActiveLearningWorkChain`` for the content of a campaign file.
+
+    :raises ValueError: for anything that cannot work, naming the field and the remedy.
+    """
+    from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
+
+    codes = content.get('codes')
+    if not isinstance(codes, Mapping):
+        raise ValueError('`codes`: missing; name the codes `pw`, `mace_train`, `md` and `evaluate`.')
+    return ActiveLearningWorkChain.get_builder_from_protocol(
+        content['structures'],
+        codes,
+        protocol=content.get('protocol'),
+        overrides={key: value for key, value in content.items() if key not in OWN_KEYS},
+        options=content.get('options'),
+    )
+
+
+def load_campaign(path: pathlib.Path | str) -> Any:
+    """Builder for a campaign file; needs a loaded profile.
+
+    :raises ValueError: for anything that cannot work, naming the field and the remedy.
+    """
+    return campaign_builder(read_campaign(path))

@@ -1,0 +1,47 @@
+"""``aiida-alpot launch``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from aiida_alpot.cli.profile import profile_option, with_profile
+
+
+@click.command('launch')
+@click.argument('campaign', type=click.Path(path_type=Path))
+@click.option(
+    '-o',
+    '--output',
+    type=click.Path(file_okay=False, path_type=Path),
+    help='Folder for the report, the data set and the potential; by default campaign-<PK>.',
+)
+@click.option('--check', is_flag=True, help='Only check the campaign file; nothing is run.')
+@profile_option
+def launch(campaign: Path, output: Path | None, check: bool, profile: str | None) -> None:
+    """Run the campaign of a YAML file to its end, here and now.
+
+    What cannot work is refused before anything runs. At the end the folder of --output holds the report, the data set and
+    the potential; with a broken-off campaign, what it has made until then.
+    """
+    with_profile(profile)
+    from aiida.engine import run_get_node
+
+    from aiida_alpot.campaign.file import load_campaign
+
+    try:
+        builder = load_campaign(campaign)
+    except ValueError as exception:
+        raise click.ClickException(f'{campaign}: {exception}') from exception
+    if check:
+        click.echo(f'{campaign}: nothing wrong.')
+        return
+    node = run_get_node(builder)[1]
+    from aiida_alpot.campaign.export import export_campaign
+
+    click.echo(export_campaign(node, output or Path(f'campaign-{node.pk}')))
+    if not node.is_finished_ok:
+        click.echo(f'The campaign failed with exit code {node.exit_status}: {node.exit_message}', err=True)
+        sys.exit(1)

@@ -1,0 +1,49 @@
+"""What describes a trained model, and the checks on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from aiida.common.exceptions import ValidationError
+from ase.data import atomic_numbers
+
+DTYPES = ('float32', 'float64')
+
+
+def sorted_elements(elements: Sequence[str]) -> list[str]:
+    """Chemical symbols by atomic number, without duplicates.
+
+    :raises ValueError: for what is no element.
+    """
+    unknown = [symbol for symbol in elements if not atomic_numbers.get(symbol)]
+    if unknown:
+        raise ValueError(f'{unknown} are no chemical symbols')
+    return sorted(set(elements), key=lambda symbol: atomic_numbers[symbol])
+
+
+def check_model_attributes(attributes: dict[str, Any]) -> None:
+    """Check ``trainer``, ``elements``, ``cutoff`` (A) and ``dtype``.
+
+    :raises ValidationError: naming the attribute and what it should be.
+    """
+    trainer, elements = attributes.get('trainer'), attributes.get('elements')
+    cutoff, dtype = attributes.get('cutoff'), attributes.get('dtype')
+    if not isinstance(trainer, str) or not trainer:
+        raise ValidationError(f'`trainer` must name what trained the model, found {trainer!r}')
+    if not elements or any(not atomic_numbers.get(symbol) for symbol in elements):
+        raise ValidationError(f'`elements` must be a list of chemical symbols, found {elements!r}')
+    if not isinstance(cutoff, float) or not math.isfinite(cutoff) or cutoff <= 0:
+        raise ValidationError(f'`cutoff` must be a positive length in Angstrom, found {cutoff!r}')
+    if dtype not in DTYPES:
+        raise ValidationError(f'`dtype` must be one of {", ".join(DTYPES)}, found {dtype!r}')
+
+
+def check_seed(seed: Any) -> None:
+    """Check the seed of a training.
+
+    :raises ValidationError: where it is no whole number from 0 upwards.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValidationError(f'`seed` must be a whole number from 0 upwards, found {seed!r}')

@@ -1,0 +1,42 @@
+"""What ``alpot-evaluate`` left behind."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ExitCode
+from aiida.parsers import Parser
+
+from aiida_alpot.calculations.evaluate import EvaluateCalculation
+from aiida_alpot.data.pes import PESData
+from aiida_alpot.parsers.mace_train import last_words
+from aiida_alpot.parsers.md import array_data
+
+
+
+class EvaluateParser(Parser):
+    """Calibration, metrics, scores and selection as nodes of their own."""
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        folder = pathlib.Path(kwargs['retrieved_temporary_folder'])
+        names = self.retrieved.base.repository.list_object_names()
+        output = self.node.get_option('output_filename')
+        if output not in names:
+            return self.exit_codes.ERROR_NO_RETRIEVED
+        if EvaluateCalculation.SUMMARY not in names:
+            words = last_words(self.retrieved.base.repository.get_object_content(output))
+            return self.exit_codes.ERROR_EVALUATION_FAILED.format(last_words=words)
+        summary = json.loads(self.retrieved.base.repository.get_object_content(EvaluateCalculation.SUMMARY))
+        self.out('calibration', orm.Dict(summary.pop('calibration')))
+        self.out('metrics', orm.Dict(summary.pop('metrics')))
+        self.out('selection', orm.Dict(summary))
+        self.out('predictions', array_data(folder / EvaluateCalculation.PREDICTIONS))
+        if (folder / EvaluateCalculation.SCORES).is_file():
+            self.out('scores', array_data(folder / EvaluateCalculation.SCORES))
+        shards = sorted((folder / 'selected').glob('*.h5'))
+        if shards:
+            self.out('selected', PESData.from_shards(shards))
+        return None

@@ -1,0 +1,62 @@
+"""Start structures of a campaign: taken as people have them, and refused in a sentence where they make no sense."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiida import orm
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+SAME_SPOT = 0.5
+"""Atoms closer than this, in A, are taken for a mistake: no two nuclei of a solid or molecule are."""
+
+
+def checked_structures(structures: Any) -> dict[str, orm.StructureData]:
+    """Start structures by a name that a link can carry.
+
+    :param structures: one ``StructureData`` or ASE ``Atoms``, a sequence of them, or a mapping from names.
+    :raises ValueError: where there is none, or two atoms of one stand on one spot.
+    """
+    if isinstance(structures, (orm.StructureData, Atoms)):
+        structures = [structures]
+    if isinstance(structures, Sequence):
+        structures = {f'structure_{index}': structure for index, structure in enumerate(structures)}
+    if not isinstance(structures, Mapping) or not structures:
+        raise ValueError('`structures`: the list is empty; give at least one structure to start from.')
+    checked = {}
+    for name, structure in structures.items():
+        problem = structure_problem(structure)
+        if problem:
+            raise ValueError(f'`structures.{name}`: {problem}')
+        key = re.sub(r'\W+', '_', str(name)).strip('_')
+        checked[key] = orm.StructureData(ase=structure) if isinstance(structure, Atoms) else structure
+    return checked
+
+
+def structure_problem(structure: Any) -> str | None:
+    """What is wrong with a start structure, or nothing."""
+    if isinstance(structure, orm.StructureData):
+        if any(kind.is_alloy or kind.has_vacancies for kind in structure.kinds):
+            return 'has partially occupied sites; give an ordered structure.'
+        structure = structure.get_ase()
+    if not isinstance(structure, Atoms):
+        return f'must be a StructureData or ASE Atoms, found {type(structure).__name__}.'
+    if len(structure) == 0:
+        return 'has no atoms.'
+    first, second, distance = neighbor_list('ijd', structure, SAME_SPOT)
+    if len(distance):
+        pair = f'{first[0]} and {second[0]}'
+        return f'atoms {pair} are {distance[0]:.3f} A apart; remove one of them.'
+    return None
+
+
+def validate_structures(value: Mapping[str, orm.StructureData], _: Any) -> str | None:
+    """Validator of a namespace of start structures."""
+    for name, structure in (value or {}).items():
+        problem = structure_problem(structure)
+        if problem:
+            return f'`{name}` {problem}'
+    return None

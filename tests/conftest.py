@@ -1,0 +1,67 @@
+"""Fixtures of all tests. Those of the worker need no AiiDA profile; others ask for one by ``aiida_profile_clean``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from aiida_alpot.worker.frames import Frame
+
+pytest_plugins = 'aiida.tools.pytest_fixtures'
+
+# Property-based tests draw the same examples each time, so that a failure is the same for everybody.
+settings.register_profile(
+    'alpot',
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile('alpot')
+
+
+@pytest.fixture
+def make_frame() -> Callable[..., Frame]:
+    """Factory of frames with made-up labels: ``make_frame(seed, n_atoms=4, labelled=True, **fields)``."""
+
+    def factory(seed: int, n_atoms: int = 4, labelled: bool = True, **fields: Any) -> Frame:
+        rng = np.random.default_rng(seed)
+        stress = rng.normal(size=(3, 3))
+        values: dict[str, Any] = {
+            'numbers': rng.choice([6, 14, 22], size=n_atoms),
+            'positions': rng.uniform(0, 6, size=(n_atoms, 3)),
+            'cell': 6 * np.eye(3) + rng.uniform(-0.5, 0.5, size=(3, 3)),
+            'pbc': (True, True, True),
+            'lineage': f'lineage-{seed}',
+            'origin': 'rattle',
+        }
+        if labelled:
+            values |= {
+                'energy': rng.normal(),
+                'forces': rng.normal(size=(n_atoms, 3)),
+                'stress': (stress + stress.T) / 2,
+                'level_of_theory': 'pbe',
+            }
+        return Frame(**(values | fields))
+
+    return factory
+
+
+@pytest.fixture
+def assert_same_frame() -> Callable[[Frame, Frame], None]:
+    """Check that two frames agree to the last bit."""
+
+    def check(left: Frame, right: Frame) -> None:
+        for name in ('numbers', 'positions', 'cell', 'pbc', 'forces', 'stress'):
+            a, b = getattr(left, name), getattr(right, name)
+            assert (a is None) == (b is None), name
+            assert a is None or (a.dtype == b.dtype and np.array_equal(a, b)), name
+        for name in ('energy', 'lineage', 'origin', 'split', 'level_of_theory', 'frame_id'):
+            assert getattr(left, name) == getattr(right, name), name
+        assert dict(left.metadata) == dict(right.metadata)
+
+    return check
