@@ -28,7 +28,7 @@ QUICK: dict[str, Any] = {
     'n_test_frames': 2,
     'augmentation': {
         'max_atoms': 4,
-        'generators': {'strain': {'n_random': 1}, 'rattle': {'n': 2}, 'vacancy': None},
+        'generators': {'strain': {'n_random': 1}, 'rattle': {'n': 2}, 'vacancy': {'n_sources': 1}},
     },
     'labelling': {'kpoints_distance': 1.0},
     'training': {'n_members': 2, 'parameters': {'num_channels': 4, 'max_num_epochs': 4, 'eval_interval': 2}},
@@ -131,7 +131,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run, print, and say whether the bars hold."""
     parser = argparse.ArgumentParser(description='Stage times of the silicon campaign.')
     parser.add_argument('--quick', action='store_true', help='a much smaller campaign')
-    quick = parser.parse_args(argv).quick
+    parser.add_argument('--report', type=Path, metavar='DIR', help='also write the report of the campaign there')
+    arguments = parser.parse_args(argv)
+    quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix='alpot-bench-') as folder:
         # AiiDA reads the variable when it is first imported, which is after this.
         os.environ['AIIDA_PATH'] = folder
@@ -141,6 +143,10 @@ def main(argv: list[str] | None = None) -> int:
 
         figures = measure(record, quick)
         print(record.outcome, round_table(record), as_table(figures), sep='\n\n')
+        if arguments.report:
+            from aiida_alpot.report.html import write_report
+
+            print(f'\nreport: {write_report(record, arguments.report)}\n')
         from aiida.manage import get_manager
 
         get_manager().reset_profile()

@@ -22,7 +22,8 @@ def augment(structures: PESData, parameters: orm.Dict, seed: orm.Int) -> dict[st
 
     Isolated atoms are given to the split ``train``: their energies are the zero of every model.
 
-    :param parameters: ``generators``, the plan; ``max_atoms``; ``min_distance``, a fraction of the sum of covalent radii.
+    :param parameters: ``generators``, the plan; ``max_atoms``; ``min_distance``, a fraction of the sum of the covalent
+        radii.
     :returns: ``frames``, unless there are none, and ``report``.
     """
     options = parameters.get_dict()

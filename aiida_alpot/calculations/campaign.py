@@ -26,7 +26,11 @@ def choose_test_frames(frames: PESData, n_frames: orm.Int, min_distance: orm.Flo
     chosen: list[int] = []
     for number, lineage in enumerate(trajectories := sorted(set(lineages.tolist()))):
         share = len(range(number, n_frames.value, len(trajectories)))
-        physical = [int(i) for i in np.flatnonzero(lineages == lineage) if not too_close(frames.frame(int(i)), min_distance.value)]
+        physical = [
+            int(i)
+            for i in np.flatnonzero(lineages == lineage)
+            if not too_close(frames.frame(int(i)), min_distance.value)
+        ]
         chosen += [physical[i] for i in evenly_spaced(len(physical), share)]
     test: list[Frame] = [frames.frame(index).replace(split='test') for index in sorted(chosen)]
     return {'test': PESData(frames=test)} if test else {}
@@ -42,8 +46,8 @@ def evenly_spaced(n: int, k: int) -> list[int]:
 def summarise_campaign(ended_by: orm.Str, **namespaces: Any) -> orm.Dict:
     """Why a campaign ended and, for each round, labels, selection, errors and calibration.
 
-    :param namespaces: ``rounds``, by ``round_<n>`` the nodes ``dataset``, ``metrics``, ``calibration`` and ``selection``; and
-        ``labelling``, the reports of the labelling chains.
+    :param namespaces: ``rounds``, by ``round_<n>`` the nodes ``dataset``, ``metrics``, ``calibration``, ``selection``;
+        and ``labelling``, the reports of the labelling chains.
     """
     rounds = []
     for key in sorted(namespaces['rounds'], key=lambda name: int(name.rpartition('_')[2])):

@@ -33,7 +33,9 @@ class EvaluateCalculation(CalcJob):
             valid_type=PESData,
             help='Labelled frames: `validation` calibrates, `test` measures, all are kept from being selected again.',
         )
-        spec.input('pool', valid_type=PESData, required=False, help='Frames to select from; without it only metrics are made.')
+        spec.input(
+            'pool', valid_type=PESData, required=False, help='Frames to select from; without it only metrics are made.'
+        )
         spec.input('parameters', valid_type=orm.Dict, help='Tolerance, signal, calibration, gate and selector.')
         spec.input('seed', valid_type=orm.Int, help='Seed of the selection.')
         spec.inputs['metadata']['options']['parser_name'].default = 'alpot.evaluate'
@@ -42,9 +44,13 @@ class EvaluateCalculation(CalcJob):
         spec.inputs['metadata']['options']['resources'].default = lambda: {'num_machines': 1}
         spec.output('calibration', valid_type=orm.Dict, help='Calibration of the deviations and its quality.')
         spec.output('metrics', valid_type=orm.Dict, help='Errors of the labelled frames by split.')
-        spec.output('selection', valid_type=orm.Dict, help='Selected and rejected frames with reasons, counts, thresholds.')
+        spec.output(
+            'selection', valid_type=orm.Dict, help='Selected and rejected frames with reasons, counts, thresholds.'
+        )
         spec.output('selected', valid_type=PESData, required=False, help='The frames to label next.')
-        spec.output('scores', valid_type=orm.ArrayData, required=False, help='Deviations and expected errors by frame_id.')
+        spec.output(
+            'scores', valid_type=orm.ArrayData, required=False, help='Deviations and expected errors by frame_id.'
+        )
         spec.output('predictions', valid_type=orm.ArrayData, help='Labels and predictions of the labelled frames.')
         spec.exit_code(301, 'ERROR_NO_RETRIEVED', message='nothing was retrieved from the job')
         spec.exit_code(310, 'ERROR_EVALUATION_FAILED', message='alpot-evaluate failed: {last_words}')

@@ -64,8 +64,8 @@ def collect_labels(
 
     :param frames: what was to be labelled.
     :param failures: for each frame without label its index, the process, its exit status and message.
-    :param namespaces: ``pseudos``, the pseudopotential of each element, and ``trajectories``, the output of pw.x for each
-        ``frame_<index>`` that has one.
+    :param namespaces: ``pseudos``, the pseudopotential of each element, and ``trajectories``, the output of pw.x for
+        each ``frame_<index>`` that has one.
     """
     pseudos, trajectories = namespaces['pseudos'], namespaces.get('trajectories', {})
     fingerprint, content = level_of_theory(
@@ -75,7 +75,9 @@ def collect_labels(
         'n_requested': len(frames),
         'n_labelled': len(trajectories),
         'n_failed': len(failures.get_list()),
-        'failures': [{**failure, 'frame_id': frames.frame(failure['index']).frame_id} for failure in failures.get_list()],
+        'failures': [
+            {**failure, 'frame_id': frames.frame(failure['index']).frame_id} for failure in failures.get_list()
+        ],
         'level_of_theory': fingerprint,
         'level_of_theory_content': content,
     }

@@ -38,7 +38,7 @@ RESERVED = {
 
 
 class MaceTrainCalculation(CalcJob):
-    """Train one MACE model on the ``train`` split of a data set; ``validation`` chooses the epoch, ``test`` stays unseen."""
+    """Train one MACE model: on split ``train``, with the epoch chosen on ``validation``; ``test`` stays unseen."""
 
     LOG = f'logs/{NAME}_run-*.log'
     RESULTS = f'results/{NAME}_run-*_train.txt'

@@ -37,10 +37,14 @@ class MDCalculation(LammpsRawCalculation):
         spec.inputs['metadata']['options']['resources'].default = lambda: {'num_machines': 1}
         spec.outputs['results'].required = False
         spec.output('frames', valid_type=PESData, required=False, help='Sampled frames, without labels.')
-        spec.output('deviations', valid_type=orm.ArrayData, required=False, help='Deviations of the committee by frame_id.')
+        spec.output(
+            'deviations', valid_type=orm.ArrayData, required=False, help='Deviations of the committee by frame_id.'
+        )
         spec.exit_code(301, 'ERROR_NO_SUMMARY', message='the run ended before it could write `md.json`: {last_words}')
         spec.exit_code(310, 'ERROR_STOPPED', message='the run stopped after {steps} steps: {reason}')
-        spec.exit_code(312, 'ERROR_WALLTIME', message='the run stopped at the walltime after {steps} steps; frames are kept')
+        spec.exit_code(
+            312, 'ERROR_WALLTIME', message='the run stopped at the walltime after {steps} steps; frames are kept'
+        )
         spec.exit_code(311, 'ERROR_NO_FRAMES', message='the run completed and sampled no frame: lower `sample_every`')
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
@@ -60,7 +64,8 @@ def prepare_md(
     """Files of one trajectory: LAMMPS script, start structure, settings of the driver.
 
     :param index: frame of ``structures`` that the trajectory starts from.
-    :param parameters: fields of :class:`~aiida_alpot.worker.md.lammps_input.MDSettings`, and ``device``, ``dtype``, ``lineage``.
+    :param parameters: fields of :class:`~aiida_alpot.worker.md.lammps_input.MDSettings`, and ``device``, ``dtype``,
+        ``lineage``.
     :param seed: seed of the velocities, the thermostat and the choice of the driving member.
     """
     values = parameters.get_dict()

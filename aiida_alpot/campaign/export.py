@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.frames import Frame, write_extxyz
 from aiida_alpot.worker.md.export import export_lammps
+from aiida_alpot.worker.md.lammps_input import DRIVER_FILE
 
 
 def export_campaign(node: WorkChainNode, folder: Path) -> str:
@@ -31,7 +33,9 @@ def export_campaign(node: WorkChainNode, folder: Path) -> str:
     committee: CommitteeData | None = latest(node, 'committee')
     if dataset is not None:
         write_extxyz(dataset, folder / 'dataset.xyz')
-        lines.append(f'data set     {folder / "dataset.xyz"}  (node {dataset.pk}, {dataset.n_labelled} labelled frames)')
+        lines.append(
+            f'data set     {folder / "dataset.xyz"}  (node {dataset.pk}, {dataset.n_labelled} labelled frames)'
+        )
     if dataset is not None and committee is not None:
         script = export_potential(committee, folder / 'potential', largest_frame(dataset))
         lines.append(f'committee    node {committee.pk}, {committee.n_members} members')
@@ -42,9 +46,12 @@ def export_campaign(node: WorkChainNode, folder: Path) -> str:
 def export_potential(committee: CommitteeData, folder: Path, frame: Frame | None = None) -> Path:
     """Write a committee as a folder that ``alpot-md`` runs, without AiiDA.
 
+    :param folder: made if it does not exist; an earlier export there is replaced, anything else is refused.
     :param frame: start structure of the run that the folder describes.
     :returns: the LAMMPS script.
     """
+    if (folder / DRIVER_FILE).is_file():
+        shutil.rmtree(folder)  # an earlier export
     with tempfile.TemporaryDirectory() as scratch:
         return export_lammps(folder, committee.export(scratch), committee.elements, frame=frame)
 

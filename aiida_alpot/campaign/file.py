@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from aiida_alpot.worker.options import unknown_name
+
 OWN_KEYS = ('structures', 'codes', 'protocol', 'options')
 """Keys of a campaign file beside those of the protocol of ``ActiveLearningWorkChain``, which it can all override."""
 
@@ -37,9 +39,14 @@ def _read_structures(folder: pathlib.Path, names: Any) -> dict[str, Any]:
 
     if isinstance(names, str):
         names = [names]
-    if not names or not isinstance(names, list):
-        raise ValueError('`structures`: the list is empty; name at least one structure file (any format that ASE reads).')
+    if not names:
+        raise ValueError(
+            '`structures`: the list is empty; name at least one structure file (any format that ASE reads).'
+        )
+    if not isinstance(names, list):
+        raise ValueError(f'`structures`: expected a list of file names, found {names!r}.')
     structures = {}
+    stems = [pathlib.Path(str(name)).stem for name in names]
     for name in names:
         file = folder / str(name)
         if not file.is_file():
@@ -48,8 +55,9 @@ def _read_structures(folder: pathlib.Path, names: Any) -> dict[str, Any]:
             images = ase.io.read(file, ':')
         except Exception as exception:  # ASE's readers raise whatever they stumble over
             raise ValueError(f'`structures`: {file} cannot be read as a structure: {exception}') from exception
+        label = file.stem if stems.count(file.stem) == 1 else str(name)
         for index, atoms in enumerate(images):
-            structures[f'{file.stem}_{index}' if len(images) > 1 else file.stem] = atoms
+            structures[f'{label}_{index}' if len(images) > 1 else label] = atoms
     return structures
 
 
@@ -60,15 +68,22 @@ def campaign_builder(content: Mapping[str, Any]) -> Any:
     """
     from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
+    known = [*OWN_KEYS, *ActiveLearningWorkChain.get_protocol_inputs()]
+    for key in content:
+        if key not in known:
+            raise ValueError(unknown_name(key, known, 'key'))
     codes = content.get('codes')
     if not isinstance(codes, Mapping):
         raise ValueError('`codes`: missing; name the codes `pw`, `mace_train`, `md` and `evaluate`.')
+    options = content.get('options') or {}
+    if not isinstance(options, Mapping) or not all(isinstance(values, Mapping) for values in options.values()):
+        raise ValueError('`options`: expected options of the jobs by stage, e.g. `labelling: {account: mine}`.')
     return ActiveLearningWorkChain.get_builder_from_protocol(
         content['structures'],
         codes,
         protocol=content.get('protocol'),
         overrides={key: value for key, value in content.items() if key not in OWN_KEYS},
-        options=content.get('options'),
+        options=options,
     )
 
 

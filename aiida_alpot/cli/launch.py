@@ -23,8 +23,8 @@ from aiida_alpot.cli.profile import profile_option, with_profile
 def launch(campaign: Path, output: Path | None, check: bool, profile: str | None) -> None:
     """Run the campaign of a YAML file to its end, here and now.
 
-    What cannot work is refused before anything runs. At the end the folder of --output holds the report, the data set and
-    the potential; with a broken-off campaign, what it has made until then.
+    What cannot work is refused before anything runs. At the end the folder of --output holds the report, the data set
+    and the potential; with a broken-off campaign, what it has made until then.
     """
     with_profile(profile)
     from aiida.engine import run_get_node

@@ -13,6 +13,7 @@ from aiida_alpot import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     'setup': ('aiida_alpot.cli.setup:setup', 'Make a profile, computer, codes and pseudopotentials on this machine.'),
     'launch': ('aiida_alpot.cli.launch:launch', 'Run the campaign of a YAML file, or only check the file.'),
+    'report': ('aiida_alpot.cli.report:report', 'Write the report of a campaign: a page and figures.'),
 }
 
 

@@ -13,8 +13,7 @@ from aiida.parsers import Parser
 from aiida_alpot.calculations.evaluate import EvaluateCalculation
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.parsers.mace_train import last_words
-from aiida_alpot.parsers.md import array_data
-
+from aiida_alpot.parsers.md import TRUNCATED, array_data
 
 
 class EvaluateParser(Parser):
@@ -26,17 +25,22 @@ class EvaluateParser(Parser):
         output = self.node.get_option('output_filename')
         if output not in names:
             return self.exit_codes.ERROR_NO_RETRIEVED
-        if EvaluateCalculation.SUMMARY not in names:
+        shards = sorted((folder / 'selected').glob('*.h5'))
+        try:
+            summary = json.loads(self.retrieved.base.repository.get_object_content(EvaluateCalculation.SUMMARY))
+            predictions = array_data(folder / EvaluateCalculation.PREDICTIONS)
+            complete = bool(shards) or summary['counts']['selected'] == 0  # the selected frames are written last
+        except TRUNCATED:
+            complete = False
+        if not complete:
             words = last_words(self.retrieved.base.repository.get_object_content(output))
             return self.exit_codes.ERROR_EVALUATION_FAILED.format(last_words=words)
-        summary = json.loads(self.retrieved.base.repository.get_object_content(EvaluateCalculation.SUMMARY))
         self.out('calibration', orm.Dict(summary.pop('calibration')))
         self.out('metrics', orm.Dict(summary.pop('metrics')))
         self.out('selection', orm.Dict(summary))
-        self.out('predictions', array_data(folder / EvaluateCalculation.PREDICTIONS))
+        self.out('predictions', predictions)
         if (folder / EvaluateCalculation.SCORES).is_file():
             self.out('scores', array_data(folder / EvaluateCalculation.SCORES))
-        shards = sorted((folder / 'selected').glob('*.h5'))
         if shards:
             self.out('selected', PESData.from_shards(shards))
         return None

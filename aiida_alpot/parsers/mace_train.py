@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -14,6 +15,9 @@ from aiida.parsers import Parser
 
 from aiida_alpot.calculations.mace_train import MaceTrainCalculation, requested_properties
 from aiida_alpot.data.potential import PotentialData
+
+PRINTED_WEIGHT = 5e-4
+"""Weights below this are printed as zero by mace_run_train."""
 
 
 class MaceTrainParser(Parser):
@@ -25,9 +29,10 @@ class MaceTrainParser(Parser):
             return self.exit_codes.ERROR_NO_RETRIEVED
         history = parse_history(self._find('results', '_train.txt') or '')
         loss = parse_loss(stdout)
-        if history:
-            self.out('results', orm.Dict({'epochs': history, 'final': best_epoch(history), 'loss': loss}))
-        if any(not math.isfinite(epoch['loss']) for epoch in history):
+        finite = [epoch for epoch in history if epoch['loss'] is not None]
+        if finite:
+            self.out('results', orm.Dict({'epochs': finite, 'final': best_epoch(finite), 'loss': loss}))
+        if len(finite) < len(history):
             return self.exit_codes.ERROR_DIVERGED
         model = self._model(pathlib.Path(kwargs['retrieved_temporary_folder']))
         if model is None:
@@ -36,7 +41,7 @@ class MaceTrainParser(Parser):
             return self.exit_codes.ERROR_NO_RESULTS
         inputs = self.node.inputs
         parameters = inputs.parameters.get_dict()
-        missing = [name for name in requested_properties(parameters) if not loss['weights'].get(name)]
+        missing = missing_properties(parameters, loss['weights'])
         if missing:
             return self.exit_codes.ERROR_PROPERTY_NOT_TRAINED.format(properties=', '.join(missing), loss=loss['name'])
         self.out(
@@ -78,7 +83,8 @@ class MaceTrainParser(Parser):
 def parse_history(text: str) -> list[dict[str, Any]]:
     """Errors of the validation frames by epoch, from the results file; a last line cut short is left out.
 
-    :returns: for each evaluation ``epoch`` (null before training), ``loss`` and the RMSEs in eV/atom, eV/A, eV/A^3.
+    :returns: for each evaluation ``epoch`` (null before training), ``loss`` and the RMSEs in eV/atom, eV/A, eV/A^3;
+        null for what is not finite.
     """
     history = []
     for line in text.splitlines():
@@ -87,9 +93,14 @@ def parse_history(text: str) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue  # the job was killed while it wrote this line
         if record.get('mode') == 'eval':
-            kept = {key: value for key, value in record.items() if key == 'epoch' or key == 'loss' or 'rmse' in key}
-            history.append(kept)
+            kept = {key: value for key, value in record.items() if key in ('epoch', 'loss') or 'rmse' in key}
+            history.append({key: _finite(value) for key, value in kept.items()})
     return history
+
+
+def _finite(value: Any) -> Any:
+    """The value, or ``None`` where it is a number that is not finite: no database stores that."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,6 +116,16 @@ def parse_loss(stdout: str) -> dict[str, Any]:
     name, arguments = found[-1]
     weights = {key: float(value) for key, value in re.findall(r'(\w+)_weight=([\d.eE+-]+)', arguments)}
     return {'name': f'{name}({arguments})', 'weights': weights}
+
+
+def missing_properties(parameters: Mapping[str, Any], weights: Mapping[str, float]) -> list[str]:
+    """Properties that were asked for and are not in the loss that was used."""
+    missing = []
+    for name in requested_properties(parameters):
+        prints_as_zero = parameters[f'{name}_weight'] < PRINTED_WEIGHT
+        if name not in weights or (weights[name] == 0 and not prints_as_zero):
+            missing.append(name)
+    return missing
 
 
 def last_words(stdout: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from aiida_alpot.calculations.md import MDCalculation
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.parsers.mace_train import last_words
 
+TRUNCATED = (OSError, EOFError, ValueError, zipfile.BadZipFile)
+"""What reading a file raises that is not there, or was cut short when its job was killed."""
+
 
 class MDParser(Parser):
     """Frames, deviations and summary; a run that stopped early still gives what it had sampled."""
@@ -24,14 +28,14 @@ class MDParser(Parser):
         shards = sorted((folder / 'frames').glob('*.h5'))
         if shards:
             self.out('frames', PESData.from_shards(shards))
-        if (folder / MDCalculation.DEVIATIONS).is_file():
+        try:
             self.out('deviations', array_data(folder / MDCalculation.DEVIATIONS))
-        names = self.retrieved.base.repository.list_object_names()
-        if MDCalculation.SUMMARY not in names:
-            output = self.node.get_option('output_filename')
-            words = last_words(self.retrieved.base.repository.get_object_content(output)) if output in names else 'nothing'
-            return self.exit_codes.ERROR_NO_SUMMARY.format(last_words=words)
-        summary = json.loads(self.retrieved.base.repository.get_object_content(MDCalculation.SUMMARY))
+        except TRUNCATED as exception:
+            self.logger.warning(f'no deviations: {exception}')
+        try:
+            summary = json.loads(self.retrieved.base.repository.get_object_content(MDCalculation.SUMMARY))
+        except TRUNCATED:
+            return self.exit_codes.ERROR_NO_SUMMARY.format(last_words=self._last_words())
         self.out('results', orm.Dict(summary))
         steps = summary['n_steps_done']
         if summary['reason'] == 'walltime':
@@ -41,6 +45,12 @@ class MDParser(Parser):
         if not shards:
             return self.exit_codes.ERROR_NO_FRAMES
         return None
+
+    def _last_words(self) -> str:
+        output = self.node.get_option('output_filename')
+        if output not in self.retrieved.base.repository.list_object_names():
+            return 'nothing'
+        return last_words(self.retrieved.base.repository.get_object_content(output))
 
 
 def array_data(path: pathlib.Path) -> orm.ArrayData:

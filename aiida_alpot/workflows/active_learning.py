@@ -12,6 +12,7 @@ from aiida_alpot.calculations.campaign import choose_test_frames, summarise_camp
 from aiida_alpot.calculations.functions import extend_dataset
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.worker.options import integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
@@ -22,7 +23,7 @@ from aiida_alpot.workflows.protocols import ProtocolMixin
 from aiida_alpot.workflows.structures import checked_structures, validate_structures
 from aiida_alpot.workflows.training import TrainingWorkChain
 
-STAGES = {
+STAGES: dict[str, Any] = {
     'augmentation': DatasetAugmentationWorkChain,
     'labelling': AbInitioLabellingWorkChain,
     'training': TrainingWorkChain,
@@ -37,8 +38,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
 
     A campaign ends when no frame of the pool is expected to exceed the tolerance for ``patience`` rounds in a row
     (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after ``max_rounds`` trainings
-    (``max_rounds``). Labels are only bought when a training follows that uses them. What a round has made is attached as
-    outputs at once, so that a campaign that fails keeps it. The context holds node identifiers and numbers only.
+    (``max_rounds``). Labels are only bought when a training follows that uses them. What a round has made is attached
+    as outputs at once, so that a campaign that fails keeps it. The context holds node identifiers and numbers only.
     """
 
     STAGE = ''
@@ -57,8 +58,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             'dataset',
             valid_type=PESData,
             required=False,
-            help='Labelled frames to start from, in place of augmentation and its labelling; frames of split `test` are '
-            'the test set.',
+            help='Labelled frames to start from, in place of augmentation and its labelling; frames of split `test` '
+            'are the test set.',
         )
         spec.input('max_rounds', valid_type=orm.Int, validator=validate_positive, help='Largest number of trainings.')
         spec.input(
@@ -68,7 +69,9 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             help='Rounds in a row without a candidate after which the campaign has converged.',
         )
         spec.input('targets', valid_type=orm.Dict, validator=validate_targets, help='RMSE on held-out frames to reach.')
-        spec.input('split_fractions', valid_type=orm.Dict, help='Fractions of train, validation and test of new frames.')
+        spec.input(
+            'split_fractions', valid_type=orm.Dict, help='Fractions of train, validation and test of new frames.'
+        )
         spec.input('n_test_frames', valid_type=orm.Int, help='Frames of a separate exploration that form the test set.')
         spec.input('seed', valid_type=orm.Int, help='Seed from which all others follow.')
         spec.expose_inputs(
@@ -80,23 +83,30 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(AbInitioLabellingWorkChain, namespace='labelling', exclude=('frames',))
         spec.expose_inputs(TrainingWorkChain, namespace='training', exclude=('dataset', 'seed'))
         spec.expose_inputs(ExplorationWorkChain, namespace='exploration', exclude=('committee', 'structures', 'seed'))
-        spec.expose_inputs(EvaluationWorkChain, namespace='evaluation', exclude=('committee', 'dataset', 'pool', 'seed'))
+        spec.expose_inputs(
+            EvaluationWorkChain, namespace='evaluation', exclude=('committee', 'dataset', 'pool', 'seed')
+        )
         spec.inputs.validator = validate_start
 
-        spec.output('results', valid_type=orm.Dict, required=False, help='Why the campaign ended; a summary of each round.')
+        spec.output(
+            'results', valid_type=orm.Dict, required=False, help='Why the campaign ended; a summary of each round.'
+        )
         spec.output('dataset', valid_type=PESData, required=False, help='All labelled frames.')
         spec.output('committee', valid_type=CommitteeData, required=False, help='The committee of the last round.')
         spec.output('calibration', valid_type=orm.Dict, required=False, help='The calibration of the last round.')
         spec.output_namespace('rounds', dynamic=True, help='What each round made, by `round_<n>`.')
         spec.output_namespace('labelling', valid_type=orm.Dict, dynamic=True, help='Report of each labelling.')
 
-        for number, stage in enumerate(STAGES):
+        for status, stage in enumerate(STAGES, start=401):
             spec.exit_code(
-                401 + number,
+                status,
                 f'ERROR_{stage.upper()}_FAILED',
-                message=f'{stage} failed in round {{round}}: {{reason}} (process {{pk}}); what was made before is in the outputs',
+                message=f'{stage} failed in round {{round}}: {{reason}} (process {{pk}}); '
+                'what was made before is in the outputs',
             )
-        spec.exit_code(410, 'ERROR_NO_TEST_FRAMES', message='no frame of the test exploration is physical: see process {pk}')
+        spec.exit_code(
+            410, 'ERROR_NO_TEST_FRAMES', message='no frame of the test exploration is physical: see process {pk}'
+        )
         spec.outline(
             cls.initialise,
             if_(cls.needs_initial_data)(cls.augment, cls.label_augmented, cls.keep_labels),
@@ -137,10 +147,14 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         for name in codes:
             if name not in known_codes:
                 raise ValueError(f'`codes.{name}`: unknown; the codes of a campaign are {", ".join(known_codes)}.')
+        options = options or {}
+        stages_with_jobs = [stage for stage in STAGES if stage != 'augmentation']
+        for stage in options:
+            if stage not in stages_with_jobs:
+                raise ValueError(f'`options.{stage}`: {unknown_name(stage, stages_with_jobs, "stage with jobs")}')
         problem = check_numbers(inputs)
         if problem:
             raise ValueError(problem)
-        options = options or {}
         builder = cls.get_builder()
         if dataset is None:
             builder.structures = checked_structures(structures)
@@ -154,20 +168,16 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             builder.dataset = dataset
             elements = set(dataset.elements)
         stages = {
-            'labelling': AbInitioLabellingWorkChain.get_builder_from_protocol(
-                codes.get('pw'), elements=elements, protocol=protocol, overrides=inputs['labelling'],
-                options=options.get('labelling'),
-            ),
-            'training': TrainingWorkChain.get_builder_from_protocol(
-                codes.get('mace_train'), protocol=protocol, overrides=inputs['training'], options=options.get('training')
-            ),
-            'exploration': ExplorationWorkChain.get_builder_from_protocol(
-                codes.get('md'), protocol=protocol, overrides=inputs['exploration'], options=options.get('exploration')
-            ),
-            'evaluation': EvaluationWorkChain.get_builder_from_protocol(
-                codes.get('evaluate'), protocol=protocol, overrides=inputs['evaluation'], options=options.get('evaluation')
-            ),
-        }  # fmt: skip
+            stage: STAGES[stage].get_builder_from_protocol(
+                codes.get(code), protocol=protocol, overrides=inputs[stage], options=options.get(stage), **more
+            )
+            for stage, code, more in (
+                ('labelling', 'pw', {'elements': elements}),
+                ('training', 'mace_train', {}),
+                ('exploration', 'md', {}),
+                ('evaluation', 'evaluate', {}),
+            )
+        }
         for stage, stage_builder in stages.items():
             values = stage_builder._inputs(prune=True)
             values.pop('seed', None)
@@ -352,7 +362,9 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             round_number=self.ctx.round,
             max_rounds=self.inputs.max_rounds.value,
         )
-        self.report(f'round {self.ctx.round}: {counts["above_threshold"]} of {counts["pool"]} frames exceed the tolerance')
+        self.report(
+            f'round {self.ctx.round}: {counts["above_threshold"]} of {counts["pool"]} frames exceed the tolerance'
+        )
         return None
 
     def has_selected(self) -> bool:
@@ -396,10 +408,15 @@ def end_of_campaign(
     if rounds_without_candidate >= patience:
         return 'converged'
     wanted = {name: target for name, target in targets.items() if target is not None}
-    held_out = metrics.get('test') or metrics.get('validation') or {}
-    if wanted and all(_rmse(held_out, name) <= target for name, target in wanted.items()):
+    held_out = next((split for split in ('test', 'validation') if _is_measured(metrics.get(split))), 'validation')
+    if wanted and all(_rmse(metrics.get(held_out, {}), name) <= target for name, target in wanted.items()):
         return 'targets'
     return 'max_rounds' if round_number >= max_rounds else None
+
+
+def _is_measured(metrics: Mapping[str, Any] | None) -> bool:
+    """Whether there are frames of a split; a split without any is listed too, with nothing measured."""
+    return any(errors['n'] > 0 for errors in (metrics or {}).values())
 
 
 def _rmse(metrics: Mapping[str, Any], name: str) -> float:
@@ -410,12 +427,16 @@ def _rmse(metrics: Mapping[str, Any], name: str) -> float:
 
 def check_numbers(values: Mapping[str, Any]) -> str | None:
     """What is wrong with the numbers of a campaign, or nothing."""
-    for name, least in (('max_rounds', 1), ('patience', 1), ('n_test_frames', 0)):
-        if not isinstance(values[name], int) or values[name] < least:
-            return f'`{name}`: must be a whole number of at least {least}, found {values[name]!r}.'
     fractions = values['split_fractions']
-    if any(fraction < 0 for fraction in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-9:
-        return f'`split_fractions`: must not be negative and must add up to 1, found {fractions}.'
+    try:
+        for name, least in (('max_rounds', 1), ('patience', 1), ('n_test_frames', 0), ('seed', 0)):
+            integer(name, values[name], least)
+        for name, fraction in fractions.items():
+            number(f'split_fractions.{name}', fraction, 0.0, 1.0, exclusive=name != 'test')
+    except ValueError as exception:
+        return f'{exception}.'
+    if abs(sum(fractions.values()) - 1) > 1e-9:
+        return f'`split_fractions`: must add up to 1, found {fractions}.'
     problem = check_targets(values['targets'])
     return f'`targets`: {problem}' if problem else None
 
@@ -425,8 +446,8 @@ def check_targets(targets: Mapping[str, Any]) -> str | None:
     for name, value in targets.items():
         if name not in TARGETS:
             return f'unknown property `{name}`: choose from {", ".join(TARGETS)}.'
-        if value is not None and not value > 0:
-            return f'the target of {name} must be above zero, found {value}.'
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            return f'the target of {name} must be a number above zero, found {value!r}.'
     return None
 
 

@@ -16,7 +16,7 @@ from aiida_alpot.workflows.structures import checked_structures, validate_struct
 
 
 class DatasetAugmentationWorkChain(ProtocolMixin, WorkChain):
-    """Derive structures to label from a few start structures: supercells, strains, rattles, vacancies, isolated atoms."""
+    """Derive structures to label from start structures: supercells, strains, rattles, vacancies, isolated atoms."""
 
     STAGE = 'augmentation'
 
@@ -29,7 +29,9 @@ class DatasetAugmentationWorkChain(ProtocolMixin, WorkChain):
         spec.input('parameters', valid_type=orm.Dict, validator=_validate_plan, help='Generators and limits.')
         spec.input('seed', valid_type=orm.Int, help='Seed of all generators.')
         spec.output('frames', valid_type=PESData, help='The structures to label.')
-        spec.output('report', valid_type=orm.Dict, help='How many frames of each generator, and what was rejected and why.')
+        spec.output(
+            'report', valid_type=orm.Dict, help='How many frames of each generator, and what was rejected and why.'
+        )
         spec.exit_code(310, 'ERROR_NO_FRAMES', message='the generators gave no frame: see the output `report`')
         spec.outline(cls.generate)
 

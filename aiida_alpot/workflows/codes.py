@@ -8,7 +8,7 @@ from aiida import orm
 from aiida.common import exceptions
 
 
-def load_checked_code(code: orm.AbstractCode | str | None, plugin: str, field: str) -> orm.AbstractCode:
+def load_checked_code(code: orm.AbstractCode | str | int | None, plugin: str, field: str) -> orm.AbstractCode:
     """The code, loaded where a label is given.
 
     :param plugin: entry point of the calculation that the code must be configured for.
@@ -18,15 +18,20 @@ def load_checked_code(code: orm.AbstractCode | str | None, plugin: str, field: s
     remedy = f'create one with `verdi code create core.code.installed` (plugin `{plugin}`) or run `aiida-alpot setup`'
     if code is None:
         raise ValueError(f'`{field}`: no code is given; {remedy}, and name it there.')
-    if isinstance(code, (str, int)):
-        try:
-            code = orm.load_code(code)
-        except (exceptions.NotExistent, exceptions.MultipleObjectsError, ValueError) as exception:
-            raise ValueError(f'`{field}`: there is no code {code!r} in this profile; {remedy}.') from exception
-    found = code.default_calc_job_plugin
-    if found != plugin:
-        raise ValueError(f'`{field}`: code `{code.full_label}` is configured for `{found}`, expected `{plugin}`; {remedy}.')
-    return code
+    loaded = _load(code, field, remedy) if isinstance(code, (str, int)) else code
+    if not isinstance(loaded, orm.AbstractCode):
+        raise ValueError(f'`{field}`: expected the label of a code, found {code!r}; {remedy}.')
+    if loaded.default_calc_job_plugin != plugin:
+        found = f'code `{loaded.full_label}` is configured for `{loaded.default_calc_job_plugin}`'
+        raise ValueError(f'`{field}`: {found}, expected `{plugin}`; {remedy}.')
+    return loaded
+
+
+def _load(identifier: str | int, field: str, remedy: str) -> orm.AbstractCode:
+    try:
+        return orm.load_code(identifier)
+    except (exceptions.NotExistent, exceptions.MultipleObjectsError, ValueError) as exception:
+        raise ValueError(f'`{field}`: there is no code {identifier!r} in this profile; {remedy}.') from exception
 
 
 def has_no_queue(code: orm.AbstractCode) -> bool:
@@ -43,12 +48,12 @@ def checked_concurrency(code: orm.AbstractCode, requested: int | None, field: st
     cores = len(os.sched_getaffinity(0))
     if requested is None:
         return cores if local else 50
-    if requested < 1:
-        raise ValueError(f'`{field}`: must be at least 1, found {requested}.')
+    if not isinstance(requested, int) or requested < 1:
+        raise ValueError(f'`{field}`: must be a whole number of at least 1, found {requested!r}.')
     if local and requested > cores:
         raise ValueError(
-            f'`{field}`: {requested} jobs at a time on computer `{code.computer.label}`, which has no queue and {cores} '
-            f'cores; give at most {cores}, or a computer with a scheduler.'
+            f'`{field}`: {requested} jobs at a time on computer `{code.computer.label}`, which has no queue and '
+            f'{cores} cores; give at most {cores}, or a computer with a scheduler.'
         )
     return requested
 
@@ -57,5 +62,5 @@ def checked_options(code: orm.AbstractCode, options: dict) -> dict:
     """Options of a job, with the resources of one process where the computer's scheduler takes them."""
     merged = {'withmpi': False, **options}
     if code.computer is not None and code.computer.scheduler_type != 'core.sge':
-        merged.setdefault('resources', {}).setdefault('num_machines', 1)
+        merged['resources'] = {'num_machines': 1, **merged.get('resources', {})}
     return merged

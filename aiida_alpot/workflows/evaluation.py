@@ -9,8 +9,12 @@ from aiida import orm
 from aiida.engine import ExitCode, ToContext, WorkChain
 
 from aiida_alpot.calculations.evaluate import EvaluateCalculation
+from aiida_alpot.worker.acquisition.config import parse_config
 from aiida_alpot.workflows.codes import checked_options, load_checked_code
 from aiida_alpot.workflows.protocols import ProtocolMixin
+
+STAND_INS = {'committee': ['0', '1'], 'dataset': ['0'], 'pool': [], 'seed': 0}
+"""Settings that are only known when the chain runs, so that the others can be checked before."""
 
 
 class EvaluationWorkChain(ProtocolMixin, WorkChain):
@@ -44,13 +48,14 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
         :raises ValueError: for an unknown option, a missing code or a tolerance that is not above zero.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
-        for name, tolerance in inputs['tolerance'].items():
-            if tolerance is not None and not tolerance > 0:
-                raise ValueError(f'`evaluation.tolerance.{name}`: must be above zero, found {tolerance}.')
         if inputs['tolerance']['forces'] is None:
             raise ValueError('`evaluation.tolerance.forces`: give the force error that you accept, in eV/A.')
-        code = load_checked_code(code, 'alpot.evaluate', 'codes.evaluate')
         job_options = inputs.pop('options')
+        try:
+            parse_config({**inputs, **STAND_INS})
+        except ValueError as exception:
+            raise ValueError(f'`evaluation`: {exception}.') from exception
+        code = load_checked_code(code, 'alpot.evaluate', 'codes.evaluate')
         builder = cls.get_builder()
         builder.code = code
         builder.seed = orm.Int(seed)

@@ -14,6 +14,7 @@ from aiida_alpot.calculations.md import MDCalculation, prepare_md
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.md.lammps_input import MDSettings
+from aiida_alpot.worker.options import integer
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
@@ -22,6 +23,9 @@ from aiida_alpot.workflows.protocols import ProtocolMixin
 CHAIN_KEYS = ('temperatures', 'n_replicas', 'start_origins', 'start_min_atoms', 'max_concurrent', 'options')
 """Values of the protocol that are not passed on to each trajectory."""
 
+MIN_ATOMS = 2
+"""Molecular dynamics of a single atom samples nothing."""
+
 WALLTIME_SHARE = 0.9
 """Share of the job's walltime after which a run stops by itself, so that it can still write what it sampled."""
 
@@ -29,8 +33,8 @@ WALLTIME_SHARE = 0.9
 class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
     """Trajectories at several temperatures, driven by one member of a committee and watched by all.
 
-    Trajectory ``t`` of ``n_replicas`` at each temperature starts from a frame of ``structures`` drawn with the seed. What a
-    trajectory sampled before it stopped is kept; the chain fails only where nothing at all was sampled.
+    Each of ``n_replicas`` trajectories at each temperature starts from a frame of ``structures`` drawn with the seed.
+    What a trajectory sampled before it stopped is kept; the chain fails only where nothing at all was sampled.
     """
 
     STAGE = 'exploration'
@@ -41,9 +45,13 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         spec.input('committee', valid_type=CommitteeData, help='The committee that drives and watches.')
         spec.input('structures', valid_type=PESData, help='Frames that trajectories can start from.')
         spec.input('temperatures', valid_type=orm.List, validator=validate_temperatures, help='Temperatures, K.')
-        spec.input('n_replicas', valid_type=orm.Int, validator=validate_positive, help='Trajectories at each temperature.')
         spec.input(
-            'start_origins', valid_type=orm.List, help='Origins of the frames that trajectories start from; empty for any.'
+            'n_replicas', valid_type=orm.Int, validator=validate_positive, help='Trajectories at each temperature.'
+        )
+        spec.input(
+            'start_origins',
+            valid_type=orm.List,
+            help='Origins of the frames that trajectories start from; empty for any.',
         )
         spec.input(
             'start_min_atoms',
@@ -59,12 +67,19 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         spec.output('frames', valid_type=PESData, required=False, help='Sampled frames of all trajectories.')
         spec.output_namespace('deviations', valid_type=orm.ArrayData, help='Deviations by frame_id, by trajectory.')
         spec.output_namespace('summaries', valid_type=orm.Dict, help='Summary of each trajectory.')
-        spec.exit_code(310, 'ERROR_NOTHING_SAMPLED', message='none of {n} trajectories gave a frame; the first: {first}')
+        spec.exit_code(
+            310, 'ERROR_NOTHING_SAMPLED', message='none of {n} trajectories gave a frame; the first: {first}'
+        )
         spec.exit_code(
             311,
             'ERROR_NO_START',
             message='no frame to start from: of origins {origins} with at least {n} atoms there is none; '
             'change `start_origins` or `start_min_atoms`',
+        )
+        spec.exit_code(
+            312,
+            'ERROR_NOT_PERIODIC',
+            message='`ensemble` is npt, but start frame {index} is not periodic along any axis: use nvt',
         )
         spec.outline(cls.choose_starts, while_(cls.has_tasks)(cls.run_tasks), cls.collect)
 
@@ -89,7 +104,9 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         parameters = {key: value for key, value in inputs.items() if key not in CHAIN_KEYS}
         problem = check_md(parameters, inputs['temperatures'])
         if problem:
-            raise ValueError(f'`exploration`: {problem}')
+            raise ValueError(f'`exploration`: {problem}.')
+        for name in ('n_replicas', 'start_min_atoms'):
+            integer(f'exploration.{name}', inputs[name], 1)
         builder = cls.get_builder()
         builder.temperatures = orm.List([float(temperature) for temperature in inputs['temperatures']])
         builder.n_replicas = orm.Int(inputs['n_replicas'])
@@ -97,7 +114,9 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.start_min_atoms = orm.Int(inputs['start_min_atoms'])
         builder.parameters = orm.Dict(parameters)
         builder.seed = orm.Int(seed)
-        builder.max_concurrent = orm.Int(checked_concurrency(code, inputs['max_concurrent'], 'exploration.max_concurrent'))
+        builder.max_concurrent = orm.Int(
+            checked_concurrency(code, inputs['max_concurrent'], 'exploration.max_concurrent')
+        )
         builder.md.code = code
         builder.md.metadata.options = checked_options(code, {**inputs['options'], **(options or {})})
         return builder
@@ -105,15 +124,21 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
     def choose_starts(self) -> ExitCode | None:
         """Draw the start frame of each trajectory."""
         structures, origins = self.inputs.structures, self.inputs.start_origins.get_list()
-        eligible = structures.column('n_atoms') >= self.inputs.start_min_atoms.value
+        n_atoms = max(MIN_ATOMS, self.inputs.start_min_atoms.value)
+        eligible = structures.column('n_atoms') >= n_atoms
         if origins:
             eligible &= np.isin(structures.column('origin'), origins)
         candidates = np.flatnonzero(eligible)
         if len(candidates) == 0:
-            return self.exit_codes.ERROR_NO_START.format(origins=origins, n=self.inputs.start_min_atoms.value)
+            return self.exit_codes.ERROR_NO_START.format(origins=origins or 'any', n=n_atoms)
         temperatures = [t for t in self.inputs.temperatures.get_list() for _ in range(self.inputs.n_replicas.value)]
         rng = np.random.default_rng(derive_seed(self.inputs.seed.value, 'starts'))
         starts = rng.choice(candidates, size=len(temperatures), replace=len(candidates) < len(temperatures))
+        if self.inputs.parameters['ensemble'] == 'npt':
+            with structures.open_store() as store:
+                for start in starts.tolist():
+                    if not store[start].pbc.any():
+                        return self.exit_codes.ERROR_NOT_PERIODIC.format(index=start)
         self.ctx.trajectories = [
             {'temperature': t, 'start': int(start)} for t, start in zip(temperatures, starts, strict=True)
         ]
@@ -125,7 +150,8 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         trajectory = self.ctx.trajectories[index]
         parameters = self.inputs.parameters.get_dict()
         parameters.update(temperature=trajectory['temperature'], lineage=f'md:{self.inputs.seed.value}:{index}')
-        parameters.setdefault('max_seconds', int(WALLTIME_SHARE * self.inputs.md.metadata.options.max_wallclock_seconds))
+        walltime = self.inputs.md.metadata.options.get('max_wallclock_seconds') or 0  # 0: the run has no limit
+        parameters.setdefault('max_seconds', int(WALLTIME_SHARE * walltime))
         seed = orm.Int(derive_seed(self.inputs.seed.value, 'trajectory', index))
         files = prepare_md(
             self.inputs.structures, orm.Int(trajectory['start']), orm.Dict(parameters), self.inputs.committee, seed
@@ -163,8 +189,8 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
 def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
     """What is wrong with the settings of the trajectories, or nothing."""
     fields = {key: value for key, value in parameters.items() if key not in ('device', 'dtype')}
-    if not temperatures:
-        return '`temperatures` is empty: give at least one, in K'
+    if not temperatures or not isinstance(temperatures, (list, tuple)):
+        return f'`temperatures` is {temperatures!r}: give a list of at least one, in K'
     for temperature in temperatures:
         try:
             MDSettings(**fields, temperature=temperature, seed=0)

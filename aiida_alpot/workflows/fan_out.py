@@ -18,9 +18,10 @@ def validate_positive(node: Any, _: Any) -> str | None:
 class FanOutWorkChain(WorkChain):
     """A work chain that runs a list of independent children with back-pressure.
 
-    A subclass sets ``self.ctx.n_tasks``, implements :meth:`build_task`, and puts ``while_(cls.has_tasks)(cls.run_tasks)``
-    into its outline. After the loop :meth:`children` gives the children in the order of their tasks. Whenever the child
-    that has run longest ends, every free place is taken by the next task. The context holds process identifiers only.
+    A subclass sets ``self.ctx.n_tasks``, implements :meth:`build_task`, and has
+    ``while_(cls.has_tasks)(cls.run_tasks)`` in its outline. After the loop :meth:`children` gives the children in the
+    order of their tasks. Whenever the child that has run longest ends, every free place is taken by the next task. The
+    context holds process identifiers only.
     """
 
     @classmethod

@@ -26,9 +26,9 @@ CHUNK = 50
 class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
     """Label every frame of a data set with energy, forces and stress from pw.x.
 
-    One ``PwBaseWorkChain`` a frame, with k-points by distance. A frame for which pw.x fails does not stop the others: it is
-    listed in ``report`` with its exit code. Isolated atoms are calculated spin-polarised, starting from the magnetic
-    moment of the ground state of the atom.
+    One ``PwBaseWorkChain`` a frame, with k-points by distance. A frame for which pw.x fails does not stop the others:
+    it is listed in ``report`` with its exit code. Isolated atoms are calculated spin-polarised, starting from the
+    magnetic moment of the ground state of the atom.
     """
 
     STAGE = 'labelling'
@@ -54,7 +54,9 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         )
         spec.output('labelled', valid_type=PESData, required=False, help='The frames that were labelled.')
         spec.output('report', valid_type=orm.Dict, help='How many were asked for, labelled, failed, and why.')
-        spec.exit_code(310, 'ERROR_ALL_FAILED', message='none of {n} pw.x calculations gave a label; the first: {first}')
+        spec.exit_code(
+            310, 'ERROR_ALL_FAILED', message='none of {n} pw.x calculations gave a label; the first: {first}'
+        )
         spec.outline(cls.order_tasks, while_(cls.has_tasks)(cls.run_tasks), cls.collect)
 
     @classmethod
@@ -211,8 +213,8 @@ def check_pseudo_family(label: str | None, elements: Iterable[str]) -> None:
     missing = sorted(set(elements) - set(families[label].elements))
     if missing:
         raise ValueError(
-            f'`labelling.pseudo_family`: {label!r} has no pseudopotential for {", ".join(missing)}; choose a family that '
-            'has, or remove these elements from the structures.'
+            f'`labelling.pseudo_family`: {label!r} has no pseudopotential for {", ".join(missing)}; choose a family '
+            'that has, or remove these elements from the structures.'
         )
 
 

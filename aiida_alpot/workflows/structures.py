@@ -10,6 +10,8 @@ from aiida import orm
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
+from aiida_alpot.worker.frames import Frame
+
 SAME_SPOT = 0.5
 """Atoms closer than this, in A, are taken for a mistake: no two nuclei of a solid or molecule are."""
 
@@ -26,14 +28,26 @@ def checked_structures(structures: Any) -> dict[str, orm.StructureData]:
         structures = {f'structure_{index}': structure for index, structure in enumerate(structures)}
     if not isinstance(structures, Mapping) or not structures:
         raise ValueError('`structures`: the list is empty; give at least one structure to start from.')
-    checked = {}
+    checked: dict[str, orm.StructureData] = {}
     for name, structure in structures.items():
         problem = structure_problem(structure)
         if problem:
             raise ValueError(f'`structures.{name}`: {problem}')
-        key = re.sub(r'\W+', '_', str(name)).strip('_')
-        checked[key] = orm.StructureData(ase=structure) if isinstance(structure, Atoms) else structure
+        node = orm.StructureData(ase=structure) if isinstance(structure, Atoms) else structure
+        checked[_link_label(str(name), checked)] = node
     return checked
+
+
+def _link_label(name: str, taken: Mapping[str, Any]) -> str:
+    """The name in letters, digits and underscores, numbered where another structure has it already."""
+    label = re.sub(r'[\W_]+', '_', name, flags=re.ASCII).strip('_')
+    if not label.isidentifier():
+        label = f'structure_{label}'.rstrip('_')
+    number, unique = 1, label
+    while unique in taken:
+        number += 1
+        unique = f'{label}_{number}'
+    return unique
 
 
 def structure_problem(structure: Any) -> str | None:
@@ -46,6 +60,12 @@ def structure_problem(structure: Any) -> str | None:
         return f'must be a StructureData or ASE Atoms, found {type(structure).__name__}.'
     if len(structure) == 0:
         return 'has no atoms.'
+    try:
+        frame = Frame.from_atoms(structure)
+    except ValueError as exception:
+        return f'{exception}.'
+    if frame.volume == 0.0:
+        return 'has no three-dimensional cell, which pw.x needs; give it one, with vacuum where it is not periodic.'
     first, second, distance = neighbor_list('ijd', structure, SAME_SPOT)
     if len(distance):
         pair = f'{first[0]} and {second[0]}'

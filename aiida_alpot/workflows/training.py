@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.engine import ExitCode, Process, while_
 
 from aiida_alpot.calculations.functions import assemble_committee
-from aiida_alpot.calculations.mace_train import MaceTrainCalculation
+from aiida_alpot.calculations.mace_train import MaceTrainCalculation, validate_dataset, validate_parameters
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -38,8 +38,11 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
         spec.output_namespace('potentials', valid_type=PotentialData, help='Each trained model.')
         spec.output_namespace('results', valid_type=orm.Dict, help='Errors by epoch of each member.')
         spec.exit_code(
-            310, 'ERROR_TOO_FEW_MEMBERS', message='only {n} of {wanted} members were trained; the first failure: {reason}'
+            310,
+            'ERROR_TOO_FEW_MEMBERS',
+            message='only {n} of {wanted} members were trained; the first failure: {reason}',
         )
+        spec.exit_code(311, 'ERROR_UNUSABLE_DATASET', message='nothing can be learnt from the data set: {reason}')
         spec.outline(cls.count_members, while_(cls.has_tasks)(cls.run_tasks), cls.assemble)
 
     @classmethod
@@ -60,13 +63,17 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
         :raises ValueError: for an unknown option or a missing code.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
-        if inputs['n_members'] < MIN_MEMBERS:
-            raise ValueError(f'`training.n_members`: a committee needs at least {MIN_MEMBERS}, found {inputs["n_members"]}.')
+        n_members = inputs['n_members']
+        if not isinstance(n_members, int) or n_members < MIN_MEMBERS:
+            raise ValueError(f'`training.n_members`: a committee needs at least {MIN_MEMBERS}, found {n_members!r}.')
+        problem = validate_parameters(orm.Dict(inputs['parameters']), None)
+        if problem:
+            raise ValueError(f'`training.parameters`: {problem}.')
         code = load_checked_code(code, 'alpot.mace_train', 'codes.mace_train')
         builder = cls.get_builder()
         if dataset is not None:
             builder.dataset = dataset
-        builder.n_members = orm.Int(inputs['n_members'])
+        builder.n_members = orm.Int(n_members)
         builder.seed = orm.Int(seed)
         builder.max_concurrent = orm.Int(checked_concurrency(code, inputs['max_concurrent'], 'training.max_concurrent'))
         builder.mace.code = code
@@ -74,9 +81,13 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.mace.metadata.options = checked_options(code, {**inputs['options'], **(options or {})})
         return builder
 
-    def count_members(self) -> None:
+    def count_members(self) -> ExitCode | None:
         """One task a member."""
+        problem = validate_dataset(self.inputs.dataset, None)
+        if problem:
+            return self.exit_codes.ERROR_UNUSABLE_DATASET.format(reason=problem)
         self.ctx.n_tasks = self.inputs.n_members.value
+        return None
 
     def build_task(self, index: int) -> tuple[type[Process], dict[str, Any]]:
         """Training of one member."""

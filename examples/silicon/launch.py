@@ -21,4 +21,5 @@ builder = ActiveLearningWorkChain.get_builder_from_protocol(
     },
 )
 results, node = run_get_node(builder)
-print(f'campaign {node.pk} ended with exit code {node.exit_status}: {node.exit_message or results["results"]["ended_by"]}')
+ending = results['results']['ended_by'] if node.is_finished_ok else node.exit_message
+print(f'campaign {node.pk} ended with exit code {node.exit_status}: {ending}')

@@ -1,4 +1,4 @@
-"""Protocols: named sets of defaults in a YAML file beside each work chain, and overrides that are refused when mistyped."""
+"""Protocols: named sets of defaults in a YAML file for each work chain; mistyped overrides are refused."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 OPEN = '__open__'
-"""Key that marks a mapping of a protocol file as open: its keys belong to somebody else (pw.x, mace_run_train, AiiDA)."""
+"""Key that marks a mapping of a protocol file as open: its keys belong to another program, or to AiiDA."""
 
 
 def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any], path: str = '') -> dict[str, Any]:
-    """Merge overrides into defaults, recursively.
+    """Merge overrides into defaults, recursively; a mapping inside an open one can be taken out by null.
 
     :param path: name of the mapping, for the error.
     :raises ValueError: for a key that the defaults do not have, unless the mapping is marked as open.
@@ -28,7 +28,7 @@ def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any], path: str =
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f'did you mean `{close[0]}`?' if close else f'known here: {", ".join(sorted(known))}.'
             raise ValueError(f'unknown option `{where}`: {hint}')
-        if isinstance(merged.get(key), dict):
+        if isinstance(merged.get(key), dict) and not (value is None and merged.get(OPEN, False)):
             if not isinstance(value, Mapping):
                 raise ValueError(f'option `{where}` must be a mapping, found {value!r}.')
             merged[key] = merge(merged[key], value, where)
@@ -84,6 +84,5 @@ class ProtocolMixin:
             raise ValueError(f'unknown protocol `{protocol}`: choose one of {", ".join(data["protocols"])}.')
         chosen = {key: value for key, value in data['protocols'][protocol].items() if key != 'description'}
         inputs = merge(data['default_inputs'], chosen, cls.STAGE)
-        if isinstance(overrides, pathlib.Path):
-            overrides = yaml.safe_load(overrides.read_text())
-        return _strip_markers(merge(inputs, overrides or {}, cls.STAGE))
+        values = yaml.safe_load(overrides.read_text()) if isinstance(overrides, pathlib.Path) else overrides
+        return _strip_markers(merge(inputs, values or {}, cls.STAGE))
