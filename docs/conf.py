@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import click
 from sphinx.application import Sphinx
 
 import aiida_alpot
-from aiida_alpot.cli.main import main
+
+sys.path.insert(0, str(Path(__file__).parent))
+import generate  # noqa: E402  the module beside this file
 
 project = 'aiida-alpot'
 author = 'The aiida-alpot developers'
@@ -26,22 +28,6 @@ autodoc_default_options = {'members': True, 'member-order': 'bysource'}
 autodoc_typehints = 'signature'
 
 
-def write_cli_reference(app: Sphinx) -> None:
-    """Write the help of every command to a page, from the commands themselves."""
-    context = click.Context(main, info_name='aiida-alpot', terminal_width=100)
-    sections = ['# Command line\n', f'```text\n{main.get_help(context)}\n```\n']
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None, f'{name} is registered but does not exist'
-        child = click.Context(command, info_name=name, parent=context, terminal_width=100)
-        sections.append(f'## aiida-alpot {name}\n\n```text\n{command.get_help(child)}\n```\n')
-    page = Path(app.srcdir) / 'reference' / 'generated' / 'cli.md'
-    page.parent.mkdir(exist_ok=True)
-    content = '\n'.join(sections)
-    if not page.exists() or page.read_text() != content:
-        page.write_text(content)
-
-
 def setup(app: Sphinx) -> None:
-    """Connect what is generated."""
-    app.connect('builder-inited', write_cli_reference)
+    """Connect what is taken from the package itself."""
+    app.connect('builder-inited', lambda app: generate.write_all(Path(app.srcdir) / 'reference' / 'generated'))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 from aiida_alpot.worker.frames import Frame
+
+if TYPE_CHECKING:
+    from aiida_alpot.campaign.environment import Environment
 
 pytest_plugins = 'aiida.tools.pytest_fixtures'
 
@@ -65,3 +70,37 @@ def assert_same_frame() -> Callable[[Frame, Frame], None]:
         assert dict(left.metadata) == dict(right.metadata)
 
     return check
+
+
+@pytest.fixture
+def environment(aiida_profile: Any) -> Environment:
+    """Computer, codes and a pseudopotential family of Si and H in the profile of the tests.
+
+    A program that is not installed is stood in for: the codes exist, and only a test that runs them needs it.
+    """
+    from aiida import orm
+    from aiida.manage import get_config
+
+    from aiida_alpot.campaign.environment import (
+        CODES,
+        DEFAULT_PSEUDO_DIRECTORY,
+        Environment,
+        find_pseudopotentials,
+        populate_profile,
+    )
+
+    if not DEFAULT_PSEUDO_DIRECTORY.is_dir():
+        pytest.skip('needs the pseudopotentials of Quantum ESPRESSO from Debian')
+    made = Environment(profile=aiida_profile.name, config_directory=Path(get_config().dirpath))
+    programs = {label: Path(shutil.which(program) or '/bin/false') for label, (_, program) in CODES.items()}
+    found = find_pseudopotentials(DEFAULT_PSEUDO_DIRECTORY)
+    populate_profile(made, programs, {symbol: found[symbol] for symbol in ('Si', 'H')})
+    orm.load_computer(made.computer).set_minimum_job_poll_interval(0.1)
+    return made
+
+
+@pytest.fixture
+def campaign_codes(environment: Environment) -> dict[str, str]:
+    """Labels of the codes, by the names that a campaign gives them."""
+    names = {'pw': 'pw', 'mace_train': 'mace_run_train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
+    return {name: environment.codes[label] for name, label in names.items()}

@@ -37,6 +37,7 @@ DPI = 150
 MAX_POINTS = 20_000
 """Points drawn of one split; more make no difference to the eye."""
 MAX_PANELS = 6
+MIN_ATOMS_FOR_DECILES = 30
 INCHES_A_HANDLE = 1.6
 """Width of an entry of a legend."""
 TITLES = {'energy': 'Energy', 'forces': 'Forces', 'stress': 'Stress'}
@@ -46,6 +47,8 @@ def learning_curve(record: CampaignRecord) -> Figure:
     """RMSE of energy, forces and stress against the number of labels that the committee was trained on."""
     figure, axes = _panels(3, width=3.5, height=3.35)
     made = record.evaluated
+    if not made:
+        return _empty(figure, 'No round has been evaluated yet.')
     for axis, name in zip(axes, PROPERTIES, strict=True):
         _style(axis, f'{TITLES[name]} RMSE ({UNITS[name]})', 'labels trained on')
         shown = [value for split in SPLIT_ORDER for value in _draw_errors(axis, made, split, name, record.held_out)]
@@ -172,6 +175,9 @@ def _draw_parity(upper: Axes, lower: Axes, made: Round, name: str, held_out: str
     _style(upper, f'predicted ({unit})', '')
     _style(lower, f'error ({UNITS[name]})', f'{what} ({unit})')
     upper.set_title(TITLES[name], fontsize=TITLE, color=INK, loc='left')
+    rmse = f'{held_out} RMSE {milli(made.rmse(held_out, name))} {UNITS[name]}'
+    if made.rmse(held_out, name) is not None:
+        upper.set_title(rmse, fontsize=SMALL, color=SOFT, loc='right')
     upper.tick_params(labelbottom=False)
     limits = _parity_limits([(values - zero) * factor for pair in pairs.values() for values in pair])
     upper.plot(limits, limits, color=SOFT, linewidth=0.9, zorder=1)
@@ -187,8 +193,6 @@ def _draw_parity(upper: Axes, lower: Axes, made: Round, name: str, held_out: str
     errors = np.concatenate([(predicted - reference) * 1000 for reference, predicted in pairs.values()])
     bound = 1.15 * float(np.abs(errors).max(initial=1e-9))
     lower.set_ylim(-bound, bound)
-    lines = [f'{split}  {milli(made.rmse(split, name))}' for split in reversed(SPLIT_ORDER) if len(pairs[split][0])]
-    _note(upper, '\n'.join([f'RMSE ({UNITS[name]})', *lines]))
     if not len(everything):
         _say(upper, 'not measured')
 
@@ -253,8 +257,11 @@ def calibration(record: CampaignRecord) -> Figure:
     handles += [
         Line2D([], [], color=INK, linewidth=1.6, label='expected error'),
         Patch(color=INK, alpha=0.08, linewidth=0, label='within a factor of 2'),
-        Line2D([], [], color='white', marker='D', markersize=6, markeredgecolor=INK, label='decile mean'),
     ]
+    if any(line.get_marker() == 'D' for axis in axes for line in axis.lines):
+        handles.append(
+            Line2D([], [], color='white', marker='D', markersize=6, markeredgecolor=INK, label='decile mean')
+        )
     if record.tolerance.get('forces') is not None:
         handles.append(_limit_handle('tolerance'))
     return _legend(figure, handles)
@@ -277,23 +284,27 @@ def _draw_calibration(axis: Axes, made: Round, tolerance: float | None) -> None:
         axis.scatter(thin_deviation, thin_error, **{**style, 'alpha': 0.55})
     held_out = [made.predictions.force_errors(split) for split in ('validation', 'test')]
     centres, means = _tenths(*(np.concatenate(column) for column in zip(*held_out, strict=True)))
-    axis.plot(centres, means, 'D', color='white', markeredgecolor=INK, markersize=5.5, markeredgewidth=1.2, zorder=6)
-    axis.set_title(f'Round {made.number}', fontsize=TITLE, color=INK, loc='left')
-    _note(axis, calibration_text(made))
+    if len(centres):
+        axis.plot(
+            centres, means, 'D', color='white', markeredgecolor=INK, markersize=5.5, markeredgewidth=1.2, zorder=6
+        )
+    # Above the panel, where it hides no atom.
+    axis.set_title(f'Round {made.number}', fontsize=TITLE, color=INK, loc='left', pad=30)
+    axis.text(0, 1.02, calibration_text(made), transform=axis.transAxes, fontsize=SMALL, color=SOFT, linespacing=1.4)
 
 
 def calibration_text(made: Round) -> str:
     """The numbers of the force calibration of a round, and how it did on test frames, which it was not fitted to."""
     fitted = made.calibration['forces']
     error = '' if fitted.slope_error is None or not fitted.trustworthy else f' ± {fitted.slope_error:.2f}'
-    lines = [f'slope {_two(fitted.slope)}{error}' + ('' if fitted.trustworthy else ' (safer rule)')]
-    lines.append(f'R² {_two(fitted.r2)}, Spearman {_two(fitted.spearman)}')
-    lines.append(f'covers {_percent(fitted.coverage)} of {fitted.n} validation atoms')
+    rule = '' if fitted.trustworthy else ' (safer rule)'
+    quality = f'slope {_two(fitted.slope)}{error}{rule}, R² {_two(fitted.r2)}, Spearman {_two(fitted.spearman)}'
+    coverage = f'covers {_percent(fitted.coverage)} of {fitted.n} validation atoms'
     if made.predictions is not None:
         deviation, found = made.predictions.force_errors('test')
         if len(found):
-            lines.append(f'covers {_percent(covered(deviation, found, fitted.slope))} of {len(found)} test atoms')
-    return '\n'.join(lines)
+            coverage += f', {_percent(covered(deviation, found, fitted.slope))} of {len(found)} test atoms'
+    return f'{quality}\n{coverage}'
 
 
 def covered(deviation: np.ndarray, error: np.ndarray, slope: float | None) -> float | None:
@@ -311,7 +322,7 @@ def _percent(value: float | None) -> str:
 
 def _tenths(deviation: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean deviation and error of atoms in ten groups of equal size, ordered by deviation."""
-    if len(deviation) < 30:
+    if len(deviation) < MIN_ATOMS_FOR_DECILES:
         return np.zeros(0), np.zeros(0)
     groups = np.array_split(np.argsort(deviation), 10)
     return np.array([deviation[g].mean() for g in groups]), np.array([error[g].mean() for g in groups])
@@ -529,13 +540,6 @@ def _last(record: CampaignRecord, wanted: Callable[[Round], bool]) -> Round | No
     return next((round_ for round_ in reversed(record.rounds) if wanted(round_)), None)
 
 
-def _note(axis: Axes, text: str) -> None:
-    """Lines in the upper left corner of a panel."""
-    box = {'facecolor': 'white', 'alpha': 0.85, 'edgecolor': 'none', 'pad': 2}
-    style: dict[str, Any] = {'fontsize': SMALL, 'color': INK, 'linespacing': 1.45, 'zorder': 9, 'bbox': box}
-    axis.text(0.04, 0.96, text, transform=axis.transAxes, va='top', **style)
-
-
 def _say(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha='center', va='center', fontsize=TEXT, color=SOFT)
 
@@ -543,5 +547,6 @@ def _say(axis: Axes, text: str) -> None:
 def _empty(figure: Figure, text: str) -> Figure:
     """A figure that says why there is nothing to see."""
     figure.clear()
+    figure.set_size_inches(6, 1.2)
     figure.text(0.5, 0.5, text, ha='center', va='center', fontsize=TITLE, color=SOFT)
     return figure

@@ -45,9 +45,11 @@ def render(record: CampaignRecord, figures: Mapping[str, Path]) -> str:
     :param figures: PNG file of each figure by its name.
     """
     title = f'Active learning of {"-".join(record.elements) or "an interatomic potential"}'
+    # Before the first evaluation the other figures have nothing to show.
+    shown = list(figures) if record.evaluated else ['stage_times']
     sections = [
         _section('rounds', 'Rounds', _rounds(record)),
-        *(_section(name, TITLES[name], _figure(name, path, record)) for name, path in figures.items()),
+        *(_section(name, TITLES[name], _figure(name, figures[name], record)) for name in shown),
         _section('failures', 'Labels that failed', _failures(record)),
         _section('provenance', 'Provenance', _provenance(record)),
         _section('settings', 'Settings', _settings(record)),
@@ -111,12 +113,12 @@ def _rounds(record: CampaignRecord) -> str:
     )
     heads = ''.join(f'<th>{_heading(upper, lower)}</th>' for upper, lower in HEADINGS)
     rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in row)}</tr>' for row in round_rows(record))
-    below = ' '.join(html.escape(line) for line in notes(record))
+    below = '<br>'.join(html.escape(line) for line in notes(record))
     return (
         f'<div class="wide"><table class="numbers"><thead>{groups}<tr>{heads}</tr></thead>'
         f'<tbody>{rows}</tbody></table></div>'
         f'<p class="note">Labels: frames of the training, validation and test set. Candidates: frames of the pool '
-        f'whose expected error exceeds the tolerance. {below}</p>'
+        f'whose expected error exceeds the tolerance.<br>{below}</p>'
     )
 
 
@@ -190,10 +192,20 @@ def _settings(record: CampaignRecord) -> str:
         for name, value in record.tolerance.items()
         if value is not None
     ]
-    short = [(name, value) for name, value in record.settings.items() if not isinstance(value, (dict, list))]
-    long = [(name, value) for name, value in record.settings.items() if isinstance(value, (dict, list))]
+    short = [(name, _in_a_line(value)) for name, value in record.settings.items() if _fits_a_line(value)]
+    long = [(name, value) for name, value in record.settings.items() if not _fits_a_line(value)]
     details = ''.join(_details(name, value) for name, value in long)
     return _table(('setting', 'value'), [*aims, *short, *record.codes.items()]) + details
+
+
+def _fits_a_line(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 10 and not any(isinstance(item, (dict, list)) for item in value)
+    return not isinstance(value, dict)
+
+
+def _in_a_line(value: Any) -> str:
+    return ', '.join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
 def _details(name: str, value: Any) -> str:

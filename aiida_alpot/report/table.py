@@ -72,6 +72,8 @@ def _calibration_cells(fitted: CalibrationRecord | None) -> list[str]:
 
 def notes(record: CampaignRecord) -> list[str]:
     """Lines below the table."""
+    if not record.evaluated:
+        return ['No round has been evaluated yet.']
     split = record.held_out
     seen = 'which no training saw' if split == 'test' else 'which chose the epoch: there is no test set'
     lines = [f'RMSE of the mean of the committee on the {split} frames, {seen}.']

@@ -178,6 +178,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
                 ('evaluation', 'evaluate', {}),
             )
         }
+        if dataset is None:
+            check_periodic(builder.structures, stages['exploration'].parameters['ensemble'])
         for stage, stage_builder in stages.items():
             values = stage_builder._inputs(prune=True)
             values.pop('seed', None)
@@ -423,6 +425,18 @@ def _rmse(metrics: Mapping[str, Any], name: str) -> float:
     """RMSE of a property; infinite where it was not measured."""
     value = (metrics.get(name) or {}).get('rmse')
     return float('inf') if value is None else float(value)
+
+
+def check_periodic(structures: Mapping[str, orm.StructureData], ensemble: str) -> None:
+    """Refuse a barostat for structures without any periodic axis.
+
+    :raises ValueError: naming the first of them.
+    """
+    for name, structure in structures.items():
+        if ensemble == 'npt' and not any(structure.pbc):
+            raise ValueError(
+                f'`exploration.ensemble`: npt needs a periodic axis, which `structures.{name}` has not; choose nvt.'
+            )
 
 
 def check_numbers(values: Mapping[str, Any]) -> str | None:

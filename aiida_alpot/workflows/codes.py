@@ -6,6 +6,7 @@ import os
 
 from aiida import orm
 from aiida.common import exceptions
+from aiida.manage import get_manager
 
 
 def load_checked_code(code: orm.AbstractCode | str | int | None, plugin: str, field: str) -> orm.AbstractCode:
@@ -31,7 +32,9 @@ def _load(identifier: str | int, field: str, remedy: str) -> orm.AbstractCode:
     try:
         return orm.load_code(identifier)
     except (exceptions.NotExistent, exceptions.MultipleObjectsError, ValueError) as exception:
-        raise ValueError(f'`{field}`: there is no code {identifier!r} in this profile; {remedy}.') from exception
+        profile = get_manager().get_profile()
+        where = f'profile `{profile.name}`' if profile else 'the profile'
+        raise ValueError(f'`{field}`: there is no code {identifier!r} in {where}; {remedy}.') from exception
 
 
 def has_no_queue(code: orm.AbstractCode) -> bool:

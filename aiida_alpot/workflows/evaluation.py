@@ -60,7 +60,9 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
         builder.code = code
         builder.seed = orm.Int(seed)
         builder.parameters = orm.Dict(inputs)
-        builder.options = checked_options(code, {**job_options, **(options or {})})
+        job = EvaluateCalculation.get_builder()
+        job.metadata.options = checked_options(code, {**job_options, **(options or {})})  # refuses unknown ones
+        builder.options = job.metadata.options._inputs(prune=True)
         return builder
 
     def evaluate(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiida_alpot.calculations.md import MDCalculation, prepare_md
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.md.lammps_input import MDSettings
-from aiida_alpot.worker.options import integer
+from aiida_alpot.worker.options import integer, numbers
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
@@ -189,13 +190,16 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
 def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
     """What is wrong with the settings of the trajectories, or nothing."""
     fields = {key: value for key, value in parameters.items() if key not in ('device', 'dtype')}
-    if not temperatures or not isinstance(temperatures, (list, tuple)):
-        return f'`temperatures` is {temperatures!r}: give a list of at least one, in K'
-    for temperature in temperatures:
-        try:
+    if not temperatures:
+        return f'`temperatures` is {temperatures!r}: give at least one, in K'
+    for name, value in fields.items():
+        if not isinstance(value, (int, float, type(None))) and name not in ('ensemble', 'barostat'):
+            return f'`{name}` is {value!r}: give a number'
+    try:
+        for temperature in numbers('temperatures', temperatures, 0.0, math.inf, exclusive=True):
             MDSettings(**fields, temperature=temperature, seed=0)
-        except (TypeError, ValueError) as exception:
-            return str(exception)
+    except (TypeError, ValueError) as exception:
+        return str(exception)
     return None
 
 

@@ -15,6 +15,7 @@ from ase.data import atomic_numbers, ground_state_magnetic_moments
 
 from aiida_alpot.calculations.labels import collect_labels, extract_structures
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.worker.options import number
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
@@ -80,6 +81,9 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         :raises ValueError: for an unknown option, a missing code, an element without pseudopotential.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
+        for name in ('kpoints_distance', 'conv_thr_per_atom'):
+            if name != 'kpoints_distance' or inputs[name] is not None:
+                number(f'labelling.{name}', inputs[name], 0.0, exclusive=True)
         code = load_checked_code(code, 'quantumespresso.pw', 'codes.pw')
         symbols = sorted(frames.elements if frames is not None else elements or [], key=atomic_numbers.__getitem__)
         if not symbols:
@@ -221,6 +225,6 @@ def check_pseudo_family(label: str | None, elements: Iterable[str]) -> None:
 def _one_site_an_element(symbols: list[str]) -> orm.StructureData:
     """A structure that holds each element once, for the protocol to choose pseudopotentials and cut-offs by."""
     structure = orm.StructureData(cell=[[10.0, 0, 0], [0, 10.0, 0], [0, 0, 10.0]])
-    for number, symbol in enumerate(symbols):
-        structure.append_atom(position=(0.0, 0.0, float(number)), symbols=symbol)
+    for height, symbol in enumerate(symbols):
+        structure.append_atom(position=(0.0, 0.0, float(height)), symbols=symbol)
     return structure

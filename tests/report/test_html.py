@@ -80,3 +80,4 @@ def test_campaign_without_anything(make_record: Callable[..., CampaignRecord], t
     text = check(write_report(make_record(state='created', ended_by=None, exit_status=None, **nothing), tmp_path))
     assert 'No round has been trained yet.' in text
     assert 'no label yet' in text
+    assert text.count('<img ') == 1

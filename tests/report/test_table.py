@@ -37,6 +37,7 @@ def test_doubt_is_marked(make_record: Callable[..., CampaignRecord], make_round:
 def test_no_round(make_record: Callable[..., CampaignRecord]) -> None:
     """Before the first round there is a sentence."""
     assert round_table(make_record(rounds=())) == 'No round has been trained yet.'
+    assert round_table(make_record(rounds=(Round(1, 15, {'train': 11, 'validation': 4}),))).endswith('evaluated yet.')
 
 
 def test_stage_table(make_record: Callable[..., CampaignRecord]) -> None:

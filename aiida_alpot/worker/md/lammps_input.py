@@ -41,6 +41,8 @@ class MDSettings:
     :param seed: of the start velocities, in [0, 2**31).
     :param max_temperature: the run stops with an error above it, K; by default at 5 times the temperature, at least
         at 3000 K.
+    :param max_deviation: the run ends, as ``halted``, where the largest deviation of the committee's forces exceeds it,
+        eV/A: what follows would be the dynamics of a potential that does not know; ``None`` for no limit.
     :param thermostat_damping: relaxation time of the temperature, fs; by default 100 steps, as LAMMPS recommends.
     :param barostat_damping: relaxation time of the pressure, fs; by default 1000 steps, as LAMMPS recommends.
     :param restart_every: a restart file every so many steps (two files in turn); 0 for none but the last.
@@ -58,6 +60,7 @@ class MDSettings:
     committee_every: int = 10
     seed: int = 1
     max_temperature: float | None = None
+    max_deviation: float | None = None
     thermostat_damping: float | None = None
     barostat_damping: float | None = None
     restart_every: int = 0
@@ -76,6 +79,7 @@ class MDSettings:
         self._require(0 <= self.seed < 2**31, 'seed', 'give an integer in [0, 2**31)')
         for name in ('thermostat_damping', 'barostat_damping'):
             self._require(getattr(self, name) is None or getattr(self, name) > 0, name, 'give positive femtoseconds')
+        self._require(self.max_deviation is None or self.max_deviation > 0, 'max_deviation', 'give a positive eV/A')
         bound = self.max_temperature
         self._require(
             bound is None or bound > self.temperature,
@@ -225,6 +229,14 @@ def lammps_script(settings: MDSettings, types: Sequence[str], pbc: np.ndarray, *
         ]
     )
     restarts = [f'restart {settings.restart_every} run.restart.a run.restart.b'] if settings.restart_every else []
+    halt = (
+        [
+            f'variable deviation equal f_{FIX_ID}[1]',
+            f'fix halt all halt {settings.committee_every} v_deviation > {settings.max_deviation!r} error soft',
+        ]
+        if settings.max_deviation is not None
+        else []
+    )
     limit = [f'timer timeout {settings.max_seconds} every 1'] if settings.max_seconds else []
     return (
         '\n'.join(
@@ -246,6 +258,7 @@ def lammps_script(settings: MDSettings, types: Sequence[str], pbc: np.ndarray, *
                 f'thermo_style custom step temp pe etotal press vol f_{FIX_ID}[1] f_{FIX_ID}[2] f_{FIX_ID}[3]',
                 f'thermo {settings.sample_every}',
                 'thermo_modify flush yes lost error',
+                *halt,
                 *limit,
                 *restarts,
                 f'run {settings.n_steps} upto',
