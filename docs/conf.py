@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 import aiida_alpot
 
 sys.path.insert(0, str(Path(__file__).parent))
-import generate  # noqa: E402  the module beside this file
+import generate
 
 project = 'aiida-alpot'
 author = 'The aiida-alpot developers'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from aiida_alpot.worker.frames import Frame
 
 if TYPE_CHECKING:
     from aiida_alpot.campaign.environment import Environment
+    from aiida_alpot.data.committee import CommitteeData
 
 pytest_plugins = 'aiida.tools.pytest_fixtures'
 
@@ -104,3 +106,32 @@ def campaign_codes(environment: Environment) -> dict[str, str]:
     """Labels of the codes, by the names that a campaign gives them."""
     names = {'pw': 'pw', 'mace_train': 'mace_run_train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
     return {name: environment.codes[label] for name, label in names.items()}
+
+
+@pytest.fixture
+def make_committee(aiida_profile: Any) -> Callable[..., CommitteeData]:
+    """Factory of committees whose models are only bytes."""
+    from aiida_alpot.data.committee import CommitteeData
+    from aiida_alpot.data.potential import PotentialData
+
+    def make(n_members: int = 2, elements: tuple[str, ...] = ('Si',)) -> CommitteeData:
+        fields: dict[str, Any] = {'trainer': 'mace', 'elements': elements, 'cutoff': 5.0, 'dtype': 'float64'}
+        potentials = [
+            PotentialData(io.BytesIO(b'weights %d' % seed), f'{seed}.model', seed=seed, **fields)
+            for seed in range(n_members)
+        ]
+        return CommitteeData.from_potentials(potentials)
+
+    return make
+
+
+@pytest.fixture
+def instantiate(aiida_profile: Any) -> Callable[..., Any]:
+    """Make the process of a builder, or of a class and its inputs, without running it."""
+    from aiida.engine.utils import instantiate_process
+    from aiida.manage import get_manager
+
+    def make(process: Any, **inputs: Any) -> Any:
+        return instantiate_process(get_manager().get_runner(), process, **inputs)
+
+    return make

@@ -186,7 +186,7 @@ def test_everything_has_a_creator_and_leads_back(campaign: orm.WorkChainNode) ->
     ran = {node.pk for node in campaign.called_descendants if node.process_label == 'PwCalculation'}
     # The test set came after the first training and before the second: the final committee descends from all.
     assert labels == ran
-    assert len(ran) == N_INITIAL + 4
+    assert len(ran) >= N_INITIAL + 4  # more where pw.x was restarted with other settings
 
 
 def test_merged_data_sets_share_their_shards(campaign: orm.WorkChainNode) -> None:

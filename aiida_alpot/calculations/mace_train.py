@@ -61,7 +61,7 @@ class MaceTrainCalculation(CalcJob):
         spec.inputs['metadata']['options']['withmpi'].default = False
         spec.inputs['metadata']['options']['resources'].default = lambda: {'num_machines': 1}
         spec.output('potential', valid_type=PotentialData, help='The trained model.')
-        spec.output('results', valid_type=orm.Dict, help='Errors of the validation frames by epoch, loss, E0s.')
+        spec.output('results', valid_type=orm.Dict, help='Errors of the validation frames by epoch, and the loss.')
         spec.default_output_node = 'results'
         spec.exit_code(301, 'ERROR_NO_RETRIEVED', message='nothing was retrieved from the job')
         spec.exit_code(

@@ -45,7 +45,9 @@ class MDCalculation(LammpsRawCalculation):
         spec.exit_code(
             312, 'ERROR_WALLTIME', message='the run stopped at the walltime after {steps} steps; frames are kept'
         )
-        spec.exit_code(311, 'ERROR_NO_FRAMES', message='the run completed and sampled no frame: lower `sample_every`')
+        spec.exit_code(
+            311, 'ERROR_NO_FRAMES', message='the run sampled no frame in {steps} steps: lower `sample_every`'
+        )
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """As the raw calculation, with the members of the committee and the files of the driver."""

@@ -166,6 +166,8 @@ def prepare_profile(name: str = DEFAULT_PROFILE, *, broker: bool = True) -> Envi
 def _set_profile_options(config: Config, name: str) -> None:
     # Jobs of a demonstration take seconds: looking at them once a minute, the default, would be most of the time.
     config.set_option('runner.poll.interval', 1, scope=name)
+    # A label that is in the database already is not bought again.
+    config.set_option('caching.enabled_for', ['aiida.calculations:quantumespresso.pw'], scope=name)
     # The profile that commands use without --profile stays the user's, where there is one.
     if config.default_profile_name is None:
         config.set_default_profile(name)

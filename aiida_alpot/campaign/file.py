@@ -26,7 +26,7 @@ def read_campaign(path: pathlib.Path | str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as exception:
-        raise ValueError(f'{path} is not valid YAML: {exception}') from exception
+        raise ValueError(f'{path} is not valid YAML: {_one_line(exception)}') from exception
     if not isinstance(content, dict):
         raise ValueError(f'{path} must hold a mapping with at least `structures` and `codes`.')
     content['structures'] = _read_structures(path.parent, content.get('structures'))
@@ -54,11 +54,18 @@ def _read_structures(folder: pathlib.Path, names: Any) -> dict[str, Any]:
         try:
             images = ase.io.read(file, ':')
         except Exception as exception:  # ASE's readers raise whatever they stumble over
-            raise ValueError(f'`structures`: {file} cannot be read as a structure: {exception}') from exception
+            raise ValueError(
+                f'`structures`: {file} cannot be read as a structure: {_one_line(exception)}'
+            ) from exception
         label = file.stem if stems.count(file.stem) == 1 else str(name)
         for index, atoms in enumerate(images):
             structures[f'{label}_{index}' if len(images) > 1 else label] = atoms
     return structures
+
+
+def _one_line(exception: Exception) -> str:
+    """What an exception of another library says, in one line."""
+    return ' '.join(str(exception).split()) or type(exception).__name__
 
 
 def campaign_builder(content: Mapping[str, Any]) -> Any:

@@ -43,7 +43,7 @@ class MDParser(Parser):
         if summary['exit_code'] != 0:
             return self.exit_codes.ERROR_STOPPED.format(steps=steps, reason=summary['message'])
         if not shards:
-            return self.exit_codes.ERROR_NO_FRAMES
+            return self.exit_codes.ERROR_NO_FRAMES.format(steps=steps)
         return None
 
     def _last_words(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -94,3 +95,13 @@ def choice(name: str, value: object, known: Iterable[str]) -> str:
     if value not in names:
         raise ValueError(unknown_name(value, names, f'value of `{name}`:'))
     return str(value)
+
+
+def device(name: str, value: object) -> str:
+    """Where torch computes: ``cpu``, ``mps``, ``cuda`` or ``xpu``, the latter two with a number where there are several.
+
+    :raises ValueError: naming the option and what it can be.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r'cpu|mps|(cuda|xpu)(:\d+)?', value):
+        raise ValueError(f'`{name}` is {value!r}, expected cpu, cuda, cuda:0, ...')
+    return value

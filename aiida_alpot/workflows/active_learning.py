@@ -10,13 +10,15 @@ from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 
 from aiida_alpot.calculations.campaign import choose_test_frames, summarise_campaign
 from aiida_alpot.calculations.functions import extend_dataset
+from aiida_alpot.calculations.labels import level_of_theory
+from aiida_alpot.calculations.mace_train import validate_dataset
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.options import integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
-from aiida_alpot.workflows.exploration import ExplorationWorkChain
+from aiida_alpot.workflows.exploration import ExplorationWorkChain, start_frames
 from aiida_alpot.workflows.fan_out import validate_positive
 from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain
 from aiida_alpot.workflows.protocols import ProtocolMixin
@@ -30,14 +32,25 @@ STAGES: dict[str, Any] = {
     'exploration': ExplorationWorkChain,
     'evaluation': EvaluationWorkChain,
 }
+CODES = {'pw': 'labelling', 'mace_train': 'training', 'md': 'exploration', 'evaluate': 'evaluation'}
+"""The stage that each code of a campaign runs."""
+
+NUMBERS = {
+    'max_rounds': orm.Int,
+    'patience': orm.Int,
+    'targets': orm.Dict,
+    'split_fractions': orm.Dict,
+    'n_test_frames': orm.Int,
+    'seed': orm.Int,
+}
 TARGETS = ('energy', 'forces', 'stress')
 
 
 class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
     """Augment, label; then in rounds: train a committee, explore, evaluate, label what it does not know.
 
-    A campaign ends when no frame of the pool is expected to exceed the tolerance for ``patience`` rounds in a row
-    (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after ``max_rounds`` trainings
+    A campaign ends when for ``patience`` rounds in a row no frame of the pool is expected to exceed the tolerance and no
+    trajectory was halted (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after ``max_rounds`` trainings
     (``max_rounds``). Labels are only bought when a training follows that uses them. What a round has made is attached
     as outputs at once, so that a campaign that fails keeps it. The context holds node identifiers and numbers only.
     """
@@ -143,18 +156,11 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         :raises ValueError: for anything that cannot work, naming the field and the remedy.
         """
         inputs = cls.get_protocol_inputs(protocol, overrides)
-        known_codes = ('pw', 'mace_train', 'md', 'evaluate')
-        for name in codes:
-            if name not in known_codes:
-                raise ValueError(f'`codes.{name}`: unknown; the codes of a campaign are {", ".join(known_codes)}.')
-        options = options or {}
-        stages_with_jobs = [stage for stage in STAGES if stage != 'augmentation']
-        for stage in options:
-            if stage not in stages_with_jobs:
-                raise ValueError(f'`options.{stage}`: {unknown_name(stage, stages_with_jobs, "stage with jobs")}')
         problem = check_numbers(inputs)
         if problem:
             raise ValueError(problem)
+        options = options or {}
+        check_names(codes, options)
         builder = cls.get_builder()
         if dataset is None:
             builder.structures = checked_structures(structures)
@@ -162,34 +168,28 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             augmentation = DatasetAugmentationWorkChain.get_builder_from_protocol(
                 protocol=protocol, overrides=inputs['augmentation']
             )
-            builder.augmentation = augmentation._inputs(prune=True)
-            builder.augmentation.pop('seed', None)
+            builder.augmentation = _values(augmentation)
         else:
             builder.dataset = dataset
             elements = set(dataset.elements)
         stages = {
             stage: STAGES[stage].get_builder_from_protocol(
-                codes.get(code), protocol=protocol, overrides=inputs[stage], options=options.get(stage), **more
+                codes.get(code),
+                protocol=protocol,
+                overrides=inputs[stage],
+                options=options.get(stage),
+                **({'elements': elements} if stage == 'labelling' else {}),
             )
-            for stage, code, more in (
-                ('labelling', 'pw', {'elements': elements}),
-                ('training', 'mace_train', {}),
-                ('exploration', 'md', {}),
-                ('evaluation', 'evaluate', {}),
-            )
+            for code, stage in CODES.items()
         }
         if dataset is None:
             check_periodic(builder.structures, stages['exploration'].parameters['ensemble'])
+        else:
+            check_dataset(dataset, stages['labelling'], stages['exploration'])
         for stage, stage_builder in stages.items():
-            values = stage_builder._inputs(prune=True)
-            values.pop('seed', None)
-            builder[stage] = values
-        builder.max_rounds = orm.Int(inputs['max_rounds'])
-        builder.patience = orm.Int(inputs['patience'])
-        builder.targets = orm.Dict(inputs['targets'])
-        builder.split_fractions = orm.Dict(inputs['split_fractions'])
-        builder.n_test_frames = orm.Int(inputs['n_test_frames'])
-        builder.seed = orm.Int(inputs['seed'])
+            builder[stage] = _values(stage_builder)
+        for name, kind in NUMBERS.items():
+            builder[name] = kind(inputs[name])
         return builder
 
     # The state: identifiers of nodes, and numbers.
@@ -333,6 +333,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         if exit_code is not None:
             return exit_code
         self._record('pool', self.ctx.child.outputs.frames)
+        self.ctx.n_halted = sum(summary['reason'] == 'halted' for summary in self.ctx.child.outputs.summaries.values())
         # The test set may have come after the training: it is evaluated here and was never trained on.
         return self._submit(
             'evaluation',
@@ -354,7 +355,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
                 self._record(name, outputs[name])
         counts = outputs.selection['counts']
         unknown = counts['above_threshold'] + counts['rejected_as_uncertain']
-        known = unknown == 0 and counts['pool'] > counts['rejected']
+        # A trajectory that ended because the committee deviated has met something unknown, whatever was selected.
+        known = unknown + self.ctx.n_halted == 0 and counts['pool'] > counts['rejected']
         self.ctx.rounds_without_candidate = self.ctx.rounds_without_candidate + 1 if known else 0
         self.ctx.ended_by = end_of_campaign(
             rounds_without_candidate=self.ctx.rounds_without_candidate,
@@ -425,6 +427,52 @@ def _rmse(metrics: Mapping[str, Any], name: str) -> float:
     """RMSE of a property; infinite where it was not measured."""
     value = (metrics.get(name) or {}).get('rmse')
     return float('inf') if value is None else float(value)
+
+
+def _values(builder: Any) -> dict[str, Any]:
+    """What is set in the builder of a stage; its seed comes from the campaign's."""
+    values = builder._inputs(prune=True)
+    values.pop('seed', None)
+    return values
+
+
+def check_names(codes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse codes and stages that a campaign does not have.
+
+    :raises ValueError: naming the nearest right one.
+    """
+    for name in codes:
+        if name not in CODES:
+            raise ValueError(f'`codes.{name}`: {unknown_name(name, list(CODES), "code")}')
+    for stage in options:
+        if stage not in CODES.values():
+            raise ValueError(f'`options.{stage}`: {unknown_name(stage, list(CODES.values()), "stage with jobs")}')
+
+
+def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
+    """Refuse a data set that a campaign with these stages cannot go on from.
+
+    :raises ValueError: for labels of another level of theory, no frames to train on, no frame to start from.
+    """
+    parameters, pseudos = labelling.pw.pw.parameters.get_dict(), labelling.pw.pw.pseudos
+    level, _ = level_of_theory(
+        parameters, {element: pseudo.md5 for element, pseudo in pseudos.items()}, labelling.kpoints_distance.value
+    )
+    others = sorted(name or 'unknown' for name in dataset.levels_of_theory if name != level)
+    if others or dataset.n_labelled == 0:
+        raise ValueError(
+            f'`dataset`: its labels are of level of theory {", ".join(others) or "none"}, and this campaign would add '
+            f'labels of level {level}; give `labelling` the settings that the labels were made with.'
+        )
+    problem = validate_dataset(dataset, None)
+    if problem:
+        raise ValueError(f'`dataset`: {problem}.')
+    origins, n_atoms = exploration.start_origins.get_list(), exploration.start_min_atoms.value
+    if not len(start_frames(dataset, origins, n_atoms)):
+        raise ValueError(
+            f'`exploration.start_origins`: of {", ".join(origins)} the data set has no frame with at least {n_atoms} '
+            f'atoms; its origins are {", ".join(dataset.origins) or "empty"}; give [] for any.'
+        )
 
 
 def check_periodic(structures: Mapping[str, orm.StructureData], ensemble: str) -> None:

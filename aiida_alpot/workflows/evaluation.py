@@ -25,7 +25,7 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
     @classmethod
     def define(cls, spec: Any) -> None:
         super().define(spec)
-        spec.expose_inputs(EvaluateCalculation, exclude=('metadata',))
+        spec.expose_inputs(EvaluateCalculation, exclude=('metadata', 'remote_folder'))
         spec.input_namespace('options', dynamic=True, non_db=True, help='`metadata.options` of the job.')
         spec.expose_outputs(EvaluateCalculation, exclude=('remote_folder', 'retrieved', 'remote_stash'))
         spec.exit_code(310, 'ERROR_EVALUATION_FAILED', message='the evaluation failed: {reason}')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from aiida_alpot.calculations.md import MDCalculation, prepare_md
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.md.lammps_input import MDSettings
-from aiida_alpot.worker.options import integer, numbers
+from aiida_alpot.worker.options import choice, device, integer, numbers
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
@@ -124,19 +124,15 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
 
     def choose_starts(self) -> ExitCode | None:
         """Draw the start frame of each trajectory."""
-        structures, origins = self.inputs.structures, self.inputs.start_origins.get_list()
-        n_atoms = max(MIN_ATOMS, self.inputs.start_min_atoms.value)
-        eligible = structures.column('n_atoms') >= n_atoms
-        if origins:
-            eligible &= np.isin(structures.column('origin'), origins)
-        candidates = np.flatnonzero(eligible)
+        origins, n_atoms = self.inputs.start_origins.get_list(), self.inputs.start_min_atoms.value
+        candidates = start_frames(self.inputs.structures, origins, n_atoms)
         if len(candidates) == 0:
-            return self.exit_codes.ERROR_NO_START.format(origins=origins or 'any', n=n_atoms)
+            return self.exit_codes.ERROR_NO_START.format(origins=origins, n=n_atoms)
         temperatures = [t for t in self.inputs.temperatures.get_list() for _ in range(self.inputs.n_replicas.value)]
         rng = np.random.default_rng(derive_seed(self.inputs.seed.value, 'starts'))
         starts = rng.choice(candidates, size=len(temperatures), replace=len(candidates) < len(temperatures))
         if self.inputs.parameters['ensemble'] == 'npt':
-            with structures.open_store() as store:
+            with self.inputs.structures.open_store() as store:
                 for start in starts.tolist():
                     if not store[start].pbc.any():
                         return self.exit_codes.ERROR_NOT_PERIODIC.format(index=start)
@@ -187,6 +183,16 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         return None
 
 
+def start_frames(structures: PESData, origins: Sequence[str], min_atoms: int) -> np.ndarray:
+    """Indices of the frames that trajectories can start from, shape (n,).
+
+    :param origins: their origins; empty for any. Isolated atoms are never among them.
+    """
+    found = structures.column('origin')
+    eligible = np.isin(found, origins) if origins else found != 'isolated_atom'
+    return np.flatnonzero(eligible & (structures.column('n_atoms') >= min_atoms))
+
+
 def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
     """What is wrong with the settings of the trajectories, or nothing."""
     fields = {key: value for key, value in parameters.items() if key not in ('device', 'dtype')}
@@ -196,6 +202,8 @@ def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
         if not isinstance(value, (int, float, type(None))) and name not in ('ensemble', 'barostat'):
             return f'`{name}` is {value!r}: give a number'
     try:
+        device('device', parameters.get('device'))
+        choice('dtype', parameters.get('dtype'), ('float64', 'float32'))
         for temperature in numbers('temperatures', temperatures, 0.0, math.inf, exclusive=True):
             MDSettings(**fields, temperature=temperature, seed=0)
     except (TypeError, ValueError) as exception:

@@ -100,6 +100,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             )
         parameters = pw.pw.parameters.get_dict()
         parameters['ELECTRONS'].pop('conv_thr')
+        parameters = without_nulls(parameters)
         builder = cls.get_builder()
         if frames is not None:
             builder.frames = frames
@@ -158,7 +159,8 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             if isolated:
                 kind = structure.kinds[0].name
                 z_valence = self.inputs.pw.pw.pseudos[kind].z_valence
-                parameters['SYSTEM'].update(isolated_atom_spin(structure.kinds[0].symbol, kind, z_valence))
+                fixed = parameters['SYSTEM'].get('occupations') == 'fixed'
+                parameters['SYSTEM'].update(isolated_atom_spin(structure.kinds[0].symbol, kind, z_valence, fixed))
             self.ctx.parameter_pks[key] = orm.Dict(parameters).store().pk
         return orm.load_node(self.ctx.parameter_pks[key])
 
@@ -175,7 +177,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
                         'process': child.uuid,
                         'pk': child.pk,
                         'exit_status': child.exit_status,
-                        'reason': child.exit_message or f'the process ended in state {child.process_state.value}',
+                        'reason': failure_reason(child),
                     }
                 )
         outputs = collect_labels(
@@ -194,12 +196,36 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         return None
 
 
-def isolated_atom_spin(symbol: str, kind: str, z_valence: float) -> dict[str, Any]:
-    """Cards of pw.x that start an isolated atom from the magnetic moment of its ground state."""
-    moment = ground_state_magnetic_moments[atomic_numbers[symbol]]
+def failure_reason(process: orm.ProcessNode) -> str:
+    """Why a process failed, in its own words and, as these are often general, in those of its last calculation."""
+    reason = process.exit_message or f'the process ended in state {process.process_state.value}'
+    jobs = [called for called in process.called_descendants if isinstance(called, orm.CalcJobNode)]
+    last = max(jobs, key=lambda job: job.pk, default=None)
+    if last is None or not last.exit_status:
+        return reason
+    return f'{reason.rstrip(".")}; the last calculation ended with exit code {last.exit_status}: {last.exit_message}'
+
+
+def isolated_atom_spin(symbol: str, kind: str, z_valence: float, fixed: bool = False) -> dict[str, Any]:
+    """Cards of pw.x that give an isolated atom the magnetic moment of its ground state, to start from.
+
+    :param fixed: with fixed occupations pw.x needs the moment itself, and keeps it.
+    """
+    moment = float(ground_state_magnetic_moments[atomic_numbers[symbol]])
     if moment == 0:
         return {}
-    return {'nspin': 2, 'starting_magnetization': {kind: min(1.0, float(moment) / float(z_valence))}}
+    if fixed:
+        return {'nspin': 2, 'tot_magnetization': moment}
+    return {'nspin': 2, 'starting_magnetization': {kind: min(1.0, moment / float(z_valence))}}
+
+
+def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Cards without the keys that are set to null, which is how a campaign takes out what a protocol has put in."""
+    return {
+        key: without_nulls(value) if isinstance(value, Mapping) else value
+        for key, value in parameters.items()
+        if value is not None
+    }
 
 
 def check_pseudo_family(label: str | None, elements: Iterable[str]) -> None:

@@ -15,6 +15,8 @@ from aiida_alpot.worker.frames import Frame
 SAME_SPOT = 0.5
 """Atoms closer than this, in A, are taken for a mistake: no two nuclei of a solid or molecule are."""
 
+PARTIALLY_OCCUPIED = 'has partially occupied sites; give an ordered structure.'
+
 
 def checked_structures(structures: Any) -> dict[str, orm.StructureData]:
     """Start structures by a name that a link can carry.
@@ -54,10 +56,12 @@ def structure_problem(structure: Any) -> str | None:
     """What is wrong with a start structure, or nothing."""
     if isinstance(structure, orm.StructureData):
         if any(kind.is_alloy or kind.has_vacancies for kind in structure.kinds):
-            return 'has partially occupied sites; give an ordered structure.'
+            return PARTIALLY_OCCUPIED
         structure = structure.get_ase()
     if not isinstance(structure, Atoms):
         return f'must be a StructureData or ASE Atoms, found {type(structure).__name__}.'
+    if any(len(kinds) > 1 or min(kinds.values()) < 1 for kinds in structure.info.get('occupancy', {}).values()):
+        return PARTIALLY_OCCUPIED  # ASE reads the first species of each site of a CIF file
     if len(structure) == 0:
         return 'has no atoms.'
     try:

@@ -41,6 +41,7 @@ print(json.dumps({
     'storage': profile.storage_backend,
     'broker': profile.process_control_backend,
     'interval': get_config().get_option('runner.poll.interval', scope='alpot'),
+    'caching': get_config().get_option('caching.enabled_for', scope='alpot'),
     'default': get_config().default_profile_name,
     'scheduler': computer.scheduler_type,
     'work': computer.get_workdir(),
@@ -77,6 +78,7 @@ def test_setup_makes_then_reuses(tmp_path: Path) -> None:
 
     assert (made['storage'], made['broker']) == ('core.sqlite_dos', 'core.zeromq')
     assert made['default'] == 'alpot' and made['interval'] == 1
+    assert made['caching'] == ['aiida.calculations:quantumespresso.pw']
     assert made['scheduler'] == 'core.direct' and made['safe_interval'] == 0 and made['poll'] == 1
     assert Path(made['work']).is_relative_to(tmp_path)
     threads = 'export OMP_NUM_THREADS=1'

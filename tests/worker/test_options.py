@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from aiida_alpot.worker.options import build, choice, integer, lookup, number, numbers
+from aiida_alpot.worker.options import build, choice, device, integer, lookup, number, numbers
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,14 @@ def test_integer_numbers_choice() -> None:
         numbers('x', 'abc', 0, 3)
     with pytest.raises(ValueError, match='Did you mean'):
         choice('dtype', 'float46', ['float64', 'float32'])
+
+
+@pytest.mark.parametrize('value', ['cpu', 'mps', 'cuda', 'cuda:1', 'xpu:0'])
+def test_device(value):
+    assert device('device', value) == value
+
+
+@pytest.mark.parametrize('value', ['gpu', 'cuda:', 'cpu:0', '', None, 0])
+def test_device_that_torch_does_not_know(value):
+    with pytest.raises(ValueError, match='`device` is .*expected cpu, cuda'):
+        device('device', value)

@@ -164,6 +164,7 @@ class TestRun:
         (failure,) = report['failures']
         assert failure['index'] == 2 and failure['frame_id'] == frames.frame(2).frame_id
         assert failure['exit_status'] > 0 and len(failure['reason']) > 10
+        assert 'the last calculation ended with exit code 3' in failure['reason']
         failed = orm.load_node(failure['pk'])
         assert failed.exit_status == failure['exit_status'] and failed.uuid == failure['process']
 

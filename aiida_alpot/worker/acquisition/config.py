@@ -12,7 +12,7 @@ from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS, MIN_FRAMES
 from aiida_alpot.worker.acquisition.gate import GateSettings
 from aiida_alpot.worker.acquisition.selectors import SELECTORS, Tolerance
 from aiida_alpot.worker.acquisition.signals import SIGNALS
-from aiida_alpot.worker.options import build, choice, integer
+from aiida_alpot.worker.options import build, choice, device, integer
 
 DTYPES = ('float64', 'float32')
 Section = TypeVar('Section')
@@ -58,8 +58,7 @@ class EvaluationConfig:
             object.__setattr__(self, name, _paths(name, getattr(self, name)))
         object.__setattr__(self, 'tolerance', _section(Tolerance, self.tolerance, 'tolerance'))
         object.__setattr__(self, 'gate', _section(GateSettings, self.gate, 'gate'))
-        if not isinstance(self.device, str):
-            raise ValueError(f'`device` is {self.device!r}, expected a name such as cpu or cuda')
+        device('device', self.device)
         choice('dtype', self.dtype, DTYPES)
         choice('signal', self.signal, SIGNALS)
         choice('calibration', self.calibration, CALIBRATIONS)

@@ -44,7 +44,8 @@ def write_extxyz(frames: Iterable[Frame], path: Path | str, prefix: str = 'REF_'
 def read_extxyz(path: Path | str, prefix: str = 'REF_') -> list[Frame]:
     """Read frames from extended XYZ, with the labels under ``<prefix>energy``, ``<prefix>forces``, ``<prefix>stress``.
 
-    Energies and forces under other keys are not taken for labels.
+    Energies and forces under other keys are not taken for labels. A single atom with ``config_type=IsolatedAtom`` gets
+    the origin ``isolated_atom``.
 
     :raises ValueError: where an entry makes no valid frame; the message says which.
     """
@@ -90,7 +91,9 @@ def _provenance(frame: Frame) -> str:
 
 
 def _from_atoms(atoms: Atoms, prefix: str) -> Frame:
-    record = atoms.info.get(INFO_KEY, {})
+    record = dict(atoms.info.get(INFO_KEY, {}))
+    if atoms.info.get('config_type') == 'IsolatedAtom' and len(atoms) == 1:
+        record.setdefault('origin', ISOLATED_ATOM)
     stress = atoms.info.get(f'{prefix}stress')
     if stress is not None:
         stress = np.asarray(stress, dtype=np.float64)

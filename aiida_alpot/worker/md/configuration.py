@@ -23,6 +23,8 @@ class DriverConfiguration:
     :param sample_every: a frame is kept every so many steps.
     :param n_steps: step at which the run is complete; ``None`` where the script alone knows.
     :param max_temperature: the run stops with an error above it, K; ``None`` for no bound.
+    :param max_deviation: the frame at which the largest deviation of the forces exceeds it, eV/A, is kept whatever its
+        step; ``None`` for no bound. That the run ends there is up to the script.
     :param device: where the potentials run.
     :param dtype: their precision.
     :param rotation: takes vectors (rows) from LAMMPS' orientation back to that of the start frame, shape (3, 3).
@@ -39,6 +41,7 @@ class DriverConfiguration:
     sample_every: int = 100
     n_steps: int | None = None
     max_temperature: float | None = None
+    max_deviation: float | None = None
     device: str = 'cpu'
     dtype: str = 'float64'
     rotation: list[list[float]] = field(default_factory=lambda: np.eye(3).tolist())

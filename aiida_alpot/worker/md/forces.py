@@ -118,7 +118,8 @@ class CommitteeForces:
         self._check(step, positions, types)
         frame, low = self._frame(positions[order], self._numbers_of_type[types][order])
         every, driving = self._configuration.sample_every, self._configuration.driving_member
-        to_keep = step % every == 0 and step > max([self.first_step, *(sample.step for sample in self.samples[-1:])])
+        is_new = step > max([self.first_step, *(sample.step for sample in self.samples[-1:])])
+        to_keep = is_new and step % every == 0
         everybody = to_keep or step % self._configuration.committee_every == 0
         predictions = self._committee.evaluate([frame], None if everybody else [driving])
         row = driving if everybody else 0
@@ -127,8 +128,13 @@ class CommitteeForces:
         self.last_step = step
         if everybody:
             values = self._deviations(predictions)
-            if to_keep:
+            if to_keep or (is_new and self._is_unknown(values[0])):
                 self._keep(step, frame, low, float(predictions.energy[row, 0]), values)
+
+    def _is_unknown(self, max_deviation: float) -> bool:
+        """Whether the committee deviates so much that the script ends the run here: this frame is the one to learn."""
+        bound = self._configuration.max_deviation
+        return bound is not None and max_deviation > bound
 
     def _check(self, step: int, positions: np.ndarray, types: np.ndarray) -> None:
         """Refuse to go on from a state that is not physical."""

@@ -165,6 +165,7 @@ def write_lammps_input(
         'sample_every': settings.sample_every,
         'n_steps': settings.n_steps,
         'max_temperature': settings.temperature_bound,
+        'max_deviation': settings.max_deviation,
         'device': device,
         'dtype': dtype,
         'metadata': dict(metadata or {}),

@@ -189,11 +189,14 @@ def test_lost_atoms(prepare, drive, argon):
 
 def test_run_ends_where_the_committee_does_not_know(prepare, drive):
     """What was sampled until then is kept, and the script goes on after the run: the restart file is written."""
-    folder = prepare(n_steps=1000, sample_every=1, max_deviation=1e-9)
+    folder = prepare(n_steps=1000, sample_every=7, committee_every=2, max_deviation=1e-9)
     outcome = drive(folder)
     assert (outcome.returncode, outcome.summary['reason'], outcome.summary['completed']) == (0, 'halted', False)
     assert 0 < outcome.summary['n_steps_done'] < 1000
     assert (folder / 'final.restart').is_file()
+    # The frame that ended the run is kept, though it is none of every seventh.
+    (frame,) = FrameStore(sorted((folder / 'frames').glob('*.h5')))
+    assert frame.metadata['step'] == outcome.summary['last_step'] == 2
 
 
 def test_walltime(prepare, drive):
