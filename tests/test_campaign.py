@@ -48,6 +48,7 @@ OVERRIDES: dict[str, Any] = {
             'supercell': {'repeats': [[1, 1, 1], [2, 1, 1]]},
             'strain': {'volumetric': [-0.1, 0.1], 'uniaxial': [], 'shear': [0.04], 'n_random': 0},
             'rattle': {'n': 2},
+            'rattled_strain': None,
             'vacancy': None,
             'isolated_atom': {'vacuum': 7.0},
         }

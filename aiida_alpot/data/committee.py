@@ -10,14 +10,14 @@ from typing import Any
 from aiida.common.exceptions import ValidationError
 from aiida.orm import Data
 
-from .model_attributes import check_model_attributes, check_seed
+from .model_attributes import ModelAttributes, check_model_attributes, check_seed
 from .potential import PotentialData
 
 MEMBER_DIRECTORY = 'members'
 SHARED_ATTRIBUTES = ('trainer', 'elements', 'cutoff', 'dtype')
 
 
-class CommitteeData(Data):
+class CommitteeData(ModelAttributes, Data):
     """One or more models of the same kind, whose disagreement measures their uncertainty. The first member drives.
 
     Made by :meth:`from_potentials`; the files are the repository objects ``members/<i><suffix>``.
@@ -59,26 +59,6 @@ class CommitteeData(Data):
         if found != listed:
             raise ValidationError(f'the repository holds {sorted(found)}, expected {sorted(listed)}: build it again')
         return True
-
-    @property
-    def trainer(self) -> str:
-        """What trained the members."""
-        return self.base.attributes.get('trainer')
-
-    @property
-    def elements(self) -> list[str]:
-        """Chemical symbols, by atomic number."""
-        return self.base.attributes.get('elements')
-
-    @property
-    def cutoff(self) -> float:
-        """Distance up to which an atom sees its neighbours directly, A."""
-        return self.base.attributes.get('cutoff')
-
-    @property
-    def dtype(self) -> str:
-        """Floating-point type of the weights."""
-        return self.base.attributes.get('dtype')
 
     @property
     def seeds(self) -> list[int]:

@@ -47,3 +47,29 @@ def check_seed(seed: Any) -> None:
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValidationError(f'`seed` must be a whole number from 0 upwards, found {seed!r}')
+
+
+class ModelAttributes:
+    """The attributes that one model and a committee of like models have in common; mixed into their nodes."""
+
+    base: Any
+
+    @property
+    def trainer(self) -> str:
+        """What trained the model."""
+        return self.base.attributes.get('trainer')
+
+    @property
+    def elements(self) -> list[str]:
+        """Chemical symbols, by atomic number."""
+        return self.base.attributes.get('elements')
+
+    @property
+    def cutoff(self) -> float:
+        """Distance up to which an atom sees its neighbours directly, A."""
+        return self.base.attributes.get('cutoff')
+
+    @property
+    def dtype(self) -> str:
+        """Floating-point type of the weights."""
+        return self.base.attributes.get('dtype')

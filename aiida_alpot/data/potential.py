@@ -8,10 +8,10 @@ from typing import IO, Any
 
 from aiida.orm import SinglefileData
 
-from .model_attributes import check_model_attributes, check_seed, sorted_elements
+from .model_attributes import ModelAttributes, check_model_attributes, check_seed, sorted_elements
 
 
-class PotentialData(SinglefileData):
+class PotentialData(ModelAttributes, SinglefileData):
     """The file of one trained model and what one must know to use it.
 
     :param file: absolute path or binary file object of the model.
@@ -50,29 +50,9 @@ class PotentialData(SinglefileData):
         return True
 
     @property
-    def trainer(self) -> str:
-        """What trained the model."""
-        return self.base.attributes.get('trainer')
-
-    @property
-    def elements(self) -> list[str]:
-        """Chemical symbols, by atomic number."""
-        return self.base.attributes.get('elements')
-
-    @property
-    def cutoff(self) -> float:
-        """Distance up to which an atom sees its neighbours directly, A."""
-        return self.base.attributes.get('cutoff')
-
-    @property
     def seed(self) -> int:
         """Seed of the training."""
         return self.base.attributes.get('seed')
-
-    @property
-    def dtype(self) -> str:
-        """Floating-point type of the weights."""
-        return self.base.attributes.get('dtype')
 
     @property
     def suffix(self) -> str:

@@ -98,7 +98,7 @@ def choice(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def device(name: str, value: object) -> str:
-    """Where torch computes: ``cpu``, ``mps``, ``cuda`` or ``xpu``, the latter two with a number where there are several.
+    """Where torch computes: ``cpu``, ``mps``, ``cuda``, ``xpu``; the last two with a number where there are several.
 
     :raises ValueError: naming the option and what it can be.
     """

@@ -49,10 +49,11 @@ TARGETS = ('energy', 'forces', 'stress')
 class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
     """Augment, label; then in rounds: train a committee, explore, evaluate, label what it does not know.
 
-    A campaign ends when for ``patience`` rounds in a row no frame of the pool is expected to exceed the tolerance and no
-    trajectory was halted (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after ``max_rounds`` trainings
-    (``max_rounds``). Labels are only bought when a training follows that uses them. What a round has made is attached
-    as outputs at once, so that a campaign that fails keeps it. The context holds node identifiers and numbers only.
+    A campaign ends when for ``patience`` rounds in a row no frame of the pool is expected to exceed the tolerance and
+    no trajectory was halted (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after
+    ``max_rounds`` trainings (``max_rounds``). Labels are only bought when a training follows that uses them. What a
+    round has made is attached as outputs at once, so that a campaign that fails keeps it. The context holds node
+    identifiers and numbers only.
     """
 
     STAGE = ''

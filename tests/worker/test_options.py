@@ -62,5 +62,5 @@ def test_device(value):
 
 @pytest.mark.parametrize('value', ['gpu', 'cuda:', 'cpu:0', '', None, 0])
 def test_device_that_torch_does_not_know(value):
-    with pytest.raises(ValueError, match='`device` is .*expected cpu, cuda'):
+    with pytest.raises(ValueError, match=r'`device` is .*expected cpu, cuda'):
         device('device', value)
