@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from aiida_alpot.worker.options import unknown_name
+from aiida_alpot.workflows.protocols import load_yaml
 
 OWN_KEYS = ('structures', 'codes', 'protocol', 'options')
 """Keys of a campaign file beside those of the protocol of ``ActiveLearningWorkChain``, which it can all override."""
@@ -24,7 +25,7 @@ def read_campaign(path: pathlib.Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f'there is no campaign file {path}.')
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except yaml.YAMLError as exception:
         raise ValueError(f'{path} is not valid YAML: {_one_line(exception)}') from exception
     if not isinstance(content, dict):

@@ -334,7 +334,10 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         if exit_code is not None:
             return exit_code
         self._record('pool', self.ctx.child.outputs.frames)
-        self.ctx.n_halted = sum(summary['reason'] == 'halted' for summary in self.ctx.child.outputs.summaries.values())
+        # A job that was killed leaves frames without a summary.
+        outputs = self.ctx.child.outputs
+        summaries = outputs.summaries.values() if 'summaries' in outputs else []
+        self.ctx.n_halted = sum(summary['reason'] == 'halted' for summary in summaries)
         # The test set may have come after the training: it is evaluated here and was never trained on.
         return self._submit(
             'evaluation',
@@ -459,7 +462,8 @@ def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
     level, _ = level_of_theory(
         parameters, {element: pseudo.md5 for element, pseudo in pseudos.items()}, labelling.kpoints_distance.value
     )
-    others = sorted(name or 'unknown' for name in dataset.levels_of_theory if name != level)
+    with dataset.open_store() as store:
+        others = sorted(name or 'unknown' for name in store.levels_of_theory() if name != level)
     if others or dataset.n_labelled == 0:
         raise ValueError(
             f'`dataset`: its labels are of level of theory {", ".join(others) or "none"}, and this campaign would add '

@@ -186,11 +186,11 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
 def start_frames(structures: PESData, origins: Sequence[str], min_atoms: int) -> np.ndarray:
     """Indices of the frames that trajectories can start from, shape (n,).
 
-    :param origins: their origins; empty for any. Isolated atoms are never among them.
+    :param origins: their origins; empty for any. Single atoms are never among them: LAMMPS would refuse them.
     """
     found = structures.column('origin')
     eligible = np.isin(found, origins) if origins else found != 'isolated_atom'
-    return np.flatnonzero(eligible & (structures.column('n_atoms') >= min_atoms))
+    return np.flatnonzero(eligible & (structures.column('n_atoms') >= max(MIN_ATOMS, min_atoms)))
 
 
 def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:

@@ -67,7 +67,7 @@ class TestAugment:
         """The exit code for nothing, the outputs for something."""
         from aiida.engine import run_get_node
 
-        overrides: dict[str, Any] = {'generators': {'vacancy': None, 'strain': None}}
+        overrides: dict[str, Any] = {'generators': {'vacancy': None, 'strain': None, 'rattled_strain': None}}
         structure = {'silicon': bulk('Si')}
         builder = DatasetAugmentationWorkChain.get_builder_from_protocol(
             structure, protocol='fast', overrides=overrides

@@ -88,6 +88,12 @@ def test_stopped(job: Callable) -> None:
     assert set(outputs) == {'frames', 'deviations', 'results'}
 
 
+def test_halted(job: Callable) -> None:
+    """Ended where the committee does not know: that is what a trajectory is for, and the summary says so."""
+    outputs, node = job(reason='halted', exit_code=0, n_steps_done=15, message='the deviation is above the bound')
+    assert node.is_finished_ok and outputs['results']['reason'] == 'halted'
+
+
 def test_walltime(job: Callable) -> None:
     """A code of its own, which nothing later overwrites (peer defect 14)."""
     outputs, node = job(reason='walltime', exit_code=6, n_steps_done=30, message='x')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from plumpy.ports import PortNamespace
 
+from aiida_alpot.calculations.labels import level_of_theory
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.workflows.active_learning import (
     STAGES,
@@ -196,6 +197,36 @@ def build(codes: dict[str, Any], structures: Any = None, **kwargs: Any) -> Any:
     )
 
 
+@pytest.fixture
+def make_dataset(campaign_codes: dict[str, str], make_frame: Callable) -> Callable[..., PESData]:
+    """Factory of labelled data sets of two frames at the level of theory of the campaign."""
+
+    def make(numbers: Sequence[int] = (14, 14, 14, 14), **changes: Any) -> PESData:
+        labelling = build(
+            campaign_codes, Atoms(list(numbers), np.eye(len(numbers), 3) * 3, cell=[9] * 3, pbc=True)
+        ).labelling
+        pseudos = {element: pseudo.md5 for element, pseudo in labelling.pw.pw.pseudos.items()}
+        level, _ = level_of_theory(labelling.pw.pw.parameters.get_dict(), pseudos, labelling.kpoints_distance.value)
+        return PESData(
+            frames=[
+                make_frame(
+                    i,
+                    len(numbers),
+                    **{
+                        'numbers': list(numbers),
+                        'split': split,
+                        'origin': 'supercell',
+                        'level_of_theory': level,
+                        **changes,
+                    },
+                )
+                for i, split in enumerate(('train', 'validation'))
+            ]
+        )
+
+    return make
+
+
 CLOSE = Atoms('Si2', [[0, 0, 0.1], [0, 0, 5.4]], cell=5.43 * np.eye(3), pbc=True)
 
 
@@ -234,15 +265,42 @@ class TestBuilder:
         assert chain.inputs.structures.silicon.get_formula() == 'Si2'
 
     def test_process_from_a_data_set(
-        self, campaign_codes: dict[str, str], instantiate: Callable, make_frame: Callable
+        self, campaign_codes: dict[str, str], instantiate: Callable, make_dataset: Callable
     ) -> None:
         """Neither structures nor augmentation; the elements are those of the data set."""
-        dataset = PESData(frames=[make_frame(0, numbers=[1, 1, 14, 14])])
+        dataset = make_dataset([1, 1, 14, 14])
         chain = instantiate(build(campaign_codes, [], dataset=dataset))
         assert 'structures' not in chain.inputs and 'augmentation' not in chain.inputs
         assert set(chain.inputs.labelling.pw.pw.pseudos) == {'H', 'Si'}
         chain.initialise()
         assert not chain.needs_initial_data() and chain.dataset.uuid == dataset.uuid
+
+    @pytest.mark.parametrize(
+        ('changes', 'sentence'),
+        [
+            (
+                {'level_of_theory': 'lda'},
+                '`dataset`: its labels are of level of theory lda, and this campaign would add',
+            ),
+            ({'level_of_theory': ''}, '`dataset`: its labels are of level of theory unknown'),
+            ({'split': 'train'}, '`dataset`: the data set has no labelled frame in split `validation`'),
+            ({'origin': 'surface'}, '`exploration.start_origins`: of input, supercell the data set has no frame'),
+            ({'numbers': [14]}, '`exploration.start_origins`: of input, supercell the data set has no frame'),
+        ],
+    )
+    def test_data_sets_are_refused(
+        self, campaign_codes: dict[str, str], make_dataset: Callable, changes: dict[str, Any], sentence: str
+    ) -> None:
+        """One that the campaign could not go on from: labels that do not fit, nothing to learn from or start from."""
+        dataset = make_dataset(**changes)
+        with pytest.raises(ValueError) as error:
+            build(
+                campaign_codes,
+                [],
+                dataset=dataset,
+                overrides={'exploration': {'start_origins': ['input', 'supercell']}},
+            )
+        assert str(error.value).startswith(sentence)
 
     @pytest.mark.parametrize('protocol', ActiveLearningWorkChain.get_available_protocols())
     def test_protocols(self, campaign_codes: dict[str, str], protocol: str) -> None:
@@ -300,7 +358,7 @@ class TestBuilder:
 
     def test_unknown_codes_and_options(self, campaign_codes: dict[str, str]) -> None:
         """Neither is ignored."""
-        with pytest.raises(ValueError, match=r'`codes\.lammps`: unknown; the codes of a campaign are pw, mace_train'):
+        with pytest.raises(ValueError, match=r"`codes\.lammps`: unknown code 'lammps'. Known: pw, mace_train"):
             build({**campaign_codes, 'lammps': 'x'})
         with pytest.raises(ValueError, match=r"`options\.labeling`: unknown .*'labeling'. Did you mean 'labelling'"):
             build(campaign_codes, options={'labeling': {'account': 'mine'}})
@@ -316,13 +374,14 @@ class TestRound:
     """The decisions of a round, on the outputs of an evaluation made by hand."""
 
     @pytest.fixture
-    def chain(self, campaign_codes: dict[str, str], instantiate: Callable, make_frame: Callable) -> Any:
+    def chain(self, campaign_codes: dict[str, str], instantiate: Callable, make_dataset: Callable) -> Any:
         """A campaign in its first round."""
-        dataset = PESData(frames=[make_frame(0, numbers=[14] * 4, split='train')])
+        dataset = make_dataset()
         chain = instantiate(build(campaign_codes, [], dataset=dataset, overrides={'max_rounds': 2, 'patience': 1}))
         chain.initialise()
         chain.ctx.round = 1
         chain.ctx.stage = 'evaluation'
+        chain.ctx.n_halted = 0
         return chain
 
     @staticmethod
@@ -360,6 +419,13 @@ class TestRound:
         assert chain.close_round() is None
         assert chain.ctx.ended_by is None and chain.ctx.rounds_without_candidate == 0
 
+    def test_halted_trajectories_are_no_convergence(self, chain: Any) -> None:
+        """They ended where the committee does not know."""
+        chain.ctx.n_halted = 1
+        chain.ctx.child = self.evaluation({'pool': 10})
+        assert chain.close_round() is None
+        assert chain.ctx.ended_by is None and chain.ctx.rounds_without_candidate == 0
+
     def test_last_round_buys_no_labels(self, chain: Any, make_frame: Callable) -> None:
         """There is no training any more that would use them."""
         selected = PESData(frames=[make_frame(3, labelled=False)]).store()
@@ -380,7 +446,8 @@ class TestRound:
     def test_partly_failed_labelling_is_kept(self, chain: Any, make_frame: Callable) -> None:
         """What was labelled is added to the data set, also where the stage ended with an error."""
         chain.ctx.stage, chain.ctx.labelling = 'labelling', 'labelling_1'
-        labelled = PESData(frames=[make_frame(5), make_frame(6)]).store()
+        level = chain.dataset.frame(0).level_of_theory
+        labelled = PESData(frames=[make_frame(i, level_of_theory=level) for i in (5, 6)]).store()
         report = orm.Dict({'n_failed': 1}).store()
         chain.ctx.child = SimpleNamespace(
             is_finished_ok=False,
@@ -389,7 +456,7 @@ class TestRound:
             outputs=AttributeDict({'labelled': labelled, 'report': report}),
         )
         assert chain.keep_labels().status == 402
-        assert len(chain.dataset) == 3 and chain.dataset.creator.process_label == 'extend_dataset'
+        assert len(chain.dataset) == 4 and chain.dataset.creator.process_label == 'extend_dataset'
         assert chain.ctx.labelling_pks == {'labelling_1': report.pk}
 
     def test_summary(self, chain: Any, make_committee: Callable) -> None:

@@ -73,6 +73,8 @@ def test_defaults_pass_their_own_validator(campaign_codes: dict[str, str], proto
         ({'n_steps': 0}, '`n_steps` is 0: give at least 1'),
         ({'n_replicas': 0}, '`exploration.n_replicas` is 0, expected a whole number at least 1'),
         ({'start_min_atoms': 'two'}, "`exploration.start_min_atoms` is 'two'"),
+        ({'device': 'gpu'}, '`device`'),
+        ({'dtype': 'float16'}, 'float16'),
         ({'temperature': 300.0}, 'unknown option `exploration.temperature`: did you mean `temperatures`?'),
         ({'max_concurrent': 0}, '`exploration.max_concurrent`: must be'),
     ],
@@ -90,7 +92,7 @@ def test_validators_of_a_chain_built_by_hand() -> None:
     assert validate_temperatures(orm.List([300.0]), None) is None
     assert 'above zero' in str(validate_temperatures(orm.List([300.0, 0.0]), None))
     assert 'above zero' in str(validate_temperatures(orm.List([]), None))
-    assert 'unexpected keyword' in str(check_md({'n_step': 3}, [300.0]))
+    assert 'unexpected keyword' in str(check_md({'device': 'cpu', 'dtype': 'float64', 'n_step': 3}, [300.0]))
     assert check_md({'device': 'cpu', 'dtype': 'float64', 'n_steps': 3}, [300.0]) is None
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
-from aiida_alpot.workflows.protocols import OPEN, merge
+from aiida_alpot.workflows.protocols import OPEN, load_yaml, merge
 
 CHAINS = {'active_learning': ActiveLearningWorkChain, **STAGES}
 DEFAULTS = {'a': 1, 'nested': {'cutoff': 5.0, 'deep': {'x': 1}}, 'free': {OPEN: True, 'known': 1}}
@@ -129,6 +130,18 @@ def test_overrides_from_a_file(tmp_path: Path) -> None:
     path.write_text('n_member: 7\n')
     with pytest.raises(ValueError, match=r'`training.n_member`: did you mean `n_members`\?'):
         STAGES['training'].get_protocol_inputs('fast', path)
+
+
+def test_on_is_a_word_in_yaml() -> None:
+    """A step of a plan acts `on` another; YAML 1.1 would read that as true."""
+    assert load_yaml('{on: strain, off: no, keep: false, deep: {yes: True}}') == {
+        'on': 'strain',
+        'off': 'no',
+        'keep': False,
+        'deep': {'yes': True},
+    }
+    with pytest.raises(yaml.YAMLError):
+        load_yaml('!!python/object/apply:os.getcwd []')
 
 
 def test_unknown_protocol_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,25 @@ import yaml
 
 OPEN = '__open__'
 """Key that marks a mapping of a protocol file as open: its keys belong to another program, or to AiiDA."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as of version 1.2, where ``on``, ``off``, ``yes`` and ``no`` are words: a step has a key ``on``."""
+
+    yaml_implicit_resolvers = {
+        first: [resolver for resolver in resolvers if resolver[0] != 'tag:yaml.org,2002:bool']
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:bool', re.compile('^(?:true|True|TRUE|false|False|FALSE)$'), list('tTfF')
+)
+
+
+def load_yaml(text: str) -> Any:
+    """Content of a protocol, of a file of overrides or of a campaign."""
+    return yaml.load(text, Loader=_Loader)  # a safe loader
 
 
 def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any], path: str = '') -> dict[str, Any]:
@@ -56,7 +76,7 @@ class ProtocolMixin:
 
     @classmethod
     def _load_protocols(cls) -> dict[str, Any]:
-        return yaml.safe_load(cls._protocol_file().read_text())
+        return load_yaml(cls._protocol_file().read_text())
 
     @classmethod
     def get_default_protocol(cls) -> str:
@@ -84,5 +104,5 @@ class ProtocolMixin:
             raise ValueError(f'unknown protocol `{protocol}`: choose one of {", ".join(data["protocols"])}.')
         chosen = {key: value for key, value in data['protocols'][protocol].items() if key != 'description'}
         inputs = merge(data['default_inputs'], chosen, cls.STAGE)
-        values = yaml.safe_load(overrides.read_text()) if isinstance(overrides, pathlib.Path) else overrides
+        values = load_yaml(overrides.read_text()) if isinstance(overrides, pathlib.Path) else overrides
         return _strip_markers(merge(inputs, values or {}, cls.STAGE))
