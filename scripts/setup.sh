@@ -117,7 +117,7 @@ install_programs() {
   say "Installing from the distribution: ${apt_packages[*]}"
   "${as_root[@]}" apt-get update --quiet --quiet
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends \
-    "${apt_packages[@]}"
+    "${apt_packages[@]}" > /dev/null
 }
 
 install_environment() {

@@ -209,7 +209,7 @@ def _computer(environment: Environment) -> Computer:
     )
     if created:
         computer.store()
-        computer.set_minimum_job_poll_interval(1)
+        computer.set_minimum_job_poll_interval(0.5)
         computer.set_default_mpiprocs_per_machine(1)
     if not computer.is_configured:
         computer.configure(safe_interval=0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 import click
 
 from aiida_alpot.cli.profile import profile_option, with_profile
+
+POLL_INTERVAL = 0.2
+"""Seconds between looks at the children of a work chain: a label takes seconds, and has two work chains above it."""
 
 
 @click.command('launch')
@@ -27,7 +31,9 @@ def launch(campaign: Path, output: Path | None, check: bool, profile: str | None
     and the potential; with a broken-off campaign, what it has made until then.
     """
     with_profile(profile)
-    from aiida.engine import run_get_node
+    from aiida.manage import get_manager
+
+    quieten_single_labels()
 
     from aiida_alpot.campaign.file import load_campaign
 
@@ -38,10 +44,21 @@ def launch(campaign: Path, output: Path | None, check: bool, profile: str | None
     if check:
         click.echo(f'{campaign}: nothing wrong.')
         return
-    node = run_get_node(builder)[1]
+    runner = get_manager().create_runner(communicator=None, poll_interval=POLL_INTERVAL)
+    node = runner.run_get_node(builder)[1]
     from aiida_alpot.campaign.export import export_campaign
 
     click.echo(export_campaign(node, output or Path(f'campaign-{node.pk}')))
     if not node.is_finished_ok:
         click.echo(f'The campaign failed with exit code {node.exit_status}: {node.exit_message}', err=True)
         sys.exit(1)
+
+
+def quieten_single_labels() -> None:
+    """Keep the reports of each single pw.x from the terminal; `verdi process report PK` shows them."""
+    for handler in logging.getLogger('aiida').handlers:
+        handler.addFilter(_is_worth_a_line)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or '|PwBaseWorkChain|' not in record.getMessage()

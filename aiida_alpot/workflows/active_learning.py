@@ -227,6 +227,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         values.update(inputs)
         values.setdefault('metadata', {})['call_link_label'] = label
         self.ctx.stage = stage
+        self.report(f'{label.replace("_", " ")} starts')
         return ToContext(child=self.submit(STAGES[stage], **values))
 
     def _failed(self) -> ExitCode | None:
@@ -289,7 +290,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
     def train(self) -> Any:
         """Train the committee of a new round."""
         self.ctx.round += 1
-        self.report(f'round {self.ctx.round}: training on {self.dataset.n_labelled} labelled frames')
+        self.report(f'round {self.ctx.round}: {self.dataset.n_labelled} labelled frames')
         seed = self._seed('training', self.ctx.round)
         return self._submit('training', f'training_{self.ctx.round}', dataset=self.dataset, seed=seed)
 

@@ -7,6 +7,9 @@ from typing import Any
 from aiida import orm
 from aiida.engine import Process, WorkChain
 
+REPORTS = 10
+"""How often a work chain reports its progress."""
+
 
 def validate_positive(node: Any, _: Any) -> str | None:
     """Refuse a number that is not above zero."""
@@ -46,15 +49,24 @@ class FanOutWorkChain(WorkChain):
 
     def run_tasks(self) -> None:
         """Fill the free places, then wait for the child that has run longest."""
-        free = self.inputs.max_concurrent.value - len(self._running())
-        start = len(self.ctx.child_pks)
+        running, start = self._running(), len(self.ctx.child_pks)
+        free = self.inputs.max_concurrent.value - len(running)
         for index in range(start, min(start + free, self.ctx.n_tasks)):
             process, inputs = self.build_task(index)
             inputs.setdefault('metadata', {})['call_link_label'] = f'task_{index}'
-            self.ctx.child_pks.append(self.submit(process, **inputs).pk)
-        running = self._running()
+            running.append(self.submit(process, **inputs).pk)
+            self.ctx.child_pks.append(running[-1])
+        self.ctx.running_pks = running
+        self._report_progress()
         if running:
             self.to_context(awaited=orm.load_node(running[0]))
+
+    def _report_progress(self) -> None:
+        """Say how far it is, about ten times in all."""
+        done = len(self.ctx.child_pks) - len(self.ctx.running_pks)
+        if done * REPORTS // self.ctx.n_tasks > self.ctx.setdefault('n_reported', 0) * REPORTS // self.ctx.n_tasks:
+            self.report(f'{done} of {self.ctx.n_tasks} done')
+            self.ctx.n_reported = done
 
     def children(self) -> list[orm.ProcessNode]:
         """The children, in the order of their tasks."""
@@ -62,4 +74,4 @@ class FanOutWorkChain(WorkChain):
 
     def _running(self) -> list[int]:
         """Identifiers of the children that have not ended, oldest first."""
-        return [pk for pk in self.ctx.child_pks if not orm.load_node(pk).is_terminated]
+        return [pk for pk in self.ctx.get('running_pks', []) if not orm.load_node(pk).is_terminated]

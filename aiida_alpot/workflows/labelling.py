@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, Process, while_
@@ -121,6 +122,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         sizes = self.inputs.frames.column('n_atoms')
         self.ctx.order = sorted(range(len(sizes)), key=lambda index: (-int(sizes[index]), index))
         self.ctx.n_tasks = len(self.ctx.order)
+        self.ctx.isolated = np.flatnonzero(self.inputs.frames.column('origin') == 'isolated_atom').tolist()
         self.ctx.structure_pks = {}
         self.ctx.parameter_pks = {}
 
@@ -134,7 +136,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         inputs.pw = AttributeDict(inputs.pw)
         inputs.pw.structure = structure
         inputs.pw.pseudos = {kind: self.inputs.pw.pw.pseudos[kind] for kind in kinds}
-        inputs.pw.parameters = self._parameters(structure, self.inputs.frames.column('origin')[frame_index])
+        inputs.pw.parameters = self._parameters(structure, frame_index in self.ctx.isolated)
         return PwBaseWorkChain, inputs
 
     def _structure(self, index: int) -> orm.StructureData:
@@ -147,9 +149,8 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             self.ctx.structure_pks = {name: node.pk for name, node in structures.items()}
         return orm.load_node(self.ctx.structure_pks[key])
 
-    def _parameters(self, structure: orm.StructureData, origin: str) -> orm.Dict:
+    def _parameters(self, structure: orm.StructureData, isolated: bool) -> orm.Dict:
         """Parameters of pw.x for one structure; structures that need the same share one node."""
-        isolated = origin == 'isolated_atom'
         key = f'{len(structure.sites)}/{structure.get_formula() if isolated else ""}'
         if key not in self.ctx.parameter_pks:
             parameters = self.inputs.pw.pw.parameters.get_dict()

@@ -79,7 +79,7 @@ def test_setup_makes_then_reuses(tmp_path: Path) -> None:
     assert (made['storage'], made['broker']) == ('core.sqlite_dos', 'core.zeromq')
     assert made['default'] == 'alpot' and made['interval'] == 1
     assert made['caching'] == ['aiida.calculations:quantumespresso.pw']
-    assert made['scheduler'] == 'core.direct' and made['safe_interval'] == 0 and made['poll'] == 1
+    assert made['scheduler'] == 'core.direct' and made['safe_interval'] == 0 and made['poll'] == 0.5
     assert Path(made['work']).is_relative_to(tmp_path)
     threads = 'export OMP_NUM_THREADS=1'
     assert made['codes'] == {f'{label}@localhost': [plugin, False, threads] for label, (plugin, _) in CODES.items()}
