@@ -33,8 +33,6 @@ def launch(campaign: Path, output: Path | None, check: bool, profile: str | None
     with_profile(profile)
     from aiida.manage import get_manager
 
-    quieten_single_labels()
-
     from aiida_alpot.campaign.file import load_campaign
 
     try:
@@ -44,6 +42,7 @@ def launch(campaign: Path, output: Path | None, check: bool, profile: str | None
     if check:
         click.echo(f'{campaign}: nothing wrong.')
         return
+    quieten_single_labels()
     runner = get_manager().create_runner(communicator=None, poll_interval=POLL_INTERVAL)
     node = runner.run_get_node(builder)[1]
     from aiida_alpot.campaign.export import export_campaign
@@ -55,9 +54,13 @@ def launch(campaign: Path, output: Path | None, check: bool, profile: str | None
 
 
 def quieten_single_labels() -> None:
-    """Keep the reports of each single pw.x from the terminal; `verdi process report PK` shows them."""
+    """Keep the reports of each single pw.x from the terminal; `verdi process report PK` shows them.
+
+    To be called when the storage is loaded, which sets up the handlers anew.
+    """
     for handler in logging.getLogger('aiida').handlers:
-        handler.addFilter(_is_worth_a_line)
+        if handler.name == 'console':
+            handler.addFilter(_is_worth_a_line)
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
