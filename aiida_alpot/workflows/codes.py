@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from aiida import orm
 from aiida.common import exceptions
@@ -42,23 +44,36 @@ def has_no_queue(code: orm.AbstractCode) -> bool:
     return code.computer is not None and code.computer.scheduler_type == 'core.direct'
 
 
-def checked_concurrency(code: orm.AbstractCode, requested: int | None, field: str) -> int:
-    """Number of jobs to have in flight: by default as many as this machine has cores where there is no queue, else 50.
+def checked_concurrency(
+    code: orm.AbstractCode, requested: int | None, field: str, options: Mapping[str, Any] | None = None
+) -> int:
+    """Number of jobs to have in flight: by default as many as the cores hold where there is no queue, else 50.
 
-    :raises ValueError: for more jobs than cores on a computer that is this machine and has no queue.
+    :param options: of the jobs; what they say of MPI processes counts.
+    :raises ValueError: for more processes than cores on a computer that is this machine and has no queue.
     """
-    local = has_no_queue(code) and code.computer is not None and code.computer.transport_type == 'core.local'
-    cores = len(os.sched_getaffinity(0))
-    if requested is None:
-        return cores if local else 50
-    if not isinstance(requested, int) or requested < 1:
+    if requested is not None and (not isinstance(requested, int) or requested < 1):
         raise ValueError(f'`{field}`: must be a whole number of at least 1, found {requested!r}.')
-    if local and requested > cores:
+    if not has_no_queue(code) or code.computer is None or code.computer.transport_type != 'core.local':
+        return requested or 50
+    cores, n_processes = len(os.sched_getaffinity(0)), processes_of_a_job(code, options or {})
+    if (requested or 1) * n_processes > cores:
         raise ValueError(
-            f'`{field}`: {requested} jobs at a time on computer `{code.computer.label}`, which has no queue and '
-            f'{cores} cores; give at most {cores}, or a computer with a scheduler.'
+            f'`{field}`: {requested or 1} jobs at a time of {n_processes} processes on computer '
+            f'`{code.computer.label}`, which has no queue and {cores} cores; give at most '
+            f'{max(1, cores // n_processes)}, fewer processes, or a computer with a scheduler.'
         )
-    return requested
+    return requested or cores // n_processes
+
+
+def processes_of_a_job(code: orm.AbstractCode, options: Mapping[str, Any]) -> int:
+    """MPI processes that one job starts."""
+    if not options.get('withmpi'):
+        return 1
+    resources = options.get('resources', {})
+    default = (code.computer.get_default_mpiprocs_per_machine() if code.computer is not None else None) or 1
+    per_machine = resources.get('num_mpiprocs_per_machine', default)
+    return int(resources.get('tot_num_mpiprocs', resources.get('num_machines', 1) * per_machine))
 
 
 def checked_options(code: orm.AbstractCode, options: dict) -> dict:

@@ -115,11 +115,12 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.start_min_atoms = orm.Int(inputs['start_min_atoms'])
         builder.parameters = orm.Dict(parameters)
         builder.seed = orm.Int(seed)
+        job_options = checked_options(code, {**inputs['options'], **(options or {})})
         builder.max_concurrent = orm.Int(
-            checked_concurrency(code, inputs['max_concurrent'], 'exploration.max_concurrent')
+            checked_concurrency(code, inputs['max_concurrent'], 'exploration.max_concurrent', job_options)
         )
         builder.md.code = code
-        builder.md.metadata.options = checked_options(code, {**inputs['options'], **(options or {})})
+        builder.md.metadata.options = job_options
         return builder
 
     def choose_starts(self) -> ExitCode | None:

@@ -90,6 +90,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         if not symbols:
             raise ValueError('`frames`: neither frames nor elements are given, so no pseudopotential can be chosen.')
         check_pseudo_family(inputs['pseudo_family'], symbols)
+        job_options = checked_options(code, {**inputs['options'], **(options or {})})
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='.*fully periodic.*')
             pw = PwBaseWorkChain.get_builder_from_protocol(
@@ -97,7 +98,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
                 _one_site_an_element(symbols),
                 protocol=inputs['pw_protocol'],
                 overrides={'pseudo_family': inputs['pseudo_family'], 'pw': {'parameters': inputs['parameters']}},
-                options=checked_options(code, {**inputs['options'], **(options or {})}),
+                options=job_options,
             )
         parameters = pw.pw.parameters.get_dict()
         parameters['ELECTRONS'].pop('conv_thr')
@@ -108,7 +109,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.kpoints_distance = orm.Float(inputs['kpoints_distance'] or pw.kpoints_distance.value)
         builder.conv_thr_per_atom = orm.Float(inputs['conv_thr_per_atom'])
         builder.max_concurrent = orm.Int(
-            checked_concurrency(code, inputs['max_concurrent'], 'labelling.max_concurrent')
+            checked_concurrency(code, inputs['max_concurrent'], 'labelling.max_concurrent', job_options)
         )
         builder.pw.pw.code = code
         builder.pw.pw.pseudos = pw.pw.pseudos

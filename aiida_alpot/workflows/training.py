@@ -75,10 +75,13 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
             builder.dataset = dataset
         builder.n_members = orm.Int(n_members)
         builder.seed = orm.Int(seed)
-        builder.max_concurrent = orm.Int(checked_concurrency(code, inputs['max_concurrent'], 'training.max_concurrent'))
+        job_options = checked_options(code, {**inputs['options'], **(options or {})})
+        builder.max_concurrent = orm.Int(
+            checked_concurrency(code, inputs['max_concurrent'], 'training.max_concurrent', job_options)
+        )
         builder.mace.code = code
         builder.mace.parameters = orm.Dict(inputs['parameters'])
-        builder.mace.metadata.options = checked_options(code, {**inputs['options'], **(options or {})})
+        builder.mace.metadata.options = job_options
         return builder
 
     def count_members(self) -> ExitCode | None:

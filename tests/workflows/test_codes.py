@@ -65,6 +65,17 @@ class TestConcurrency:
         assert f'give at most {CORES}' in str(error.value)
         assert checked_concurrency(code_on('core.slurm'), 4000, 'x') == 4000
 
+    def test_processes_count_not_jobs(self) -> None:
+        """Two jobs of as many processes as there are cores are too many; one is what there is room for."""
+        code = code_on('core.direct')
+        options = {'withmpi': True, 'resources': {'num_machines': 1, 'num_mpiprocs_per_machine': CORES}}
+        assert checked_concurrency(code, None, 'x', options) == 1
+        assert checked_concurrency(code, CORES, 'x', {**options, 'withmpi': False}) == CORES
+        with pytest.raises(ValueError, match=f'`x`: 2 jobs at a time of {CORES} processes'):
+            checked_concurrency(code, 2, 'x', options)
+        with pytest.raises(ValueError, match='fewer processes'):
+            checked_concurrency(code, None, 'x', {'withmpi': True, 'resources': {'tot_num_mpiprocs': CORES + 1}})
+
     @pytest.mark.parametrize('number', [0, -1, 1.5, 'two'])
     def test_senseless_numbers_are_refused(self, number: Any) -> None:
         """Whole numbers from one."""
