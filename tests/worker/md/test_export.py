@@ -13,9 +13,11 @@ def test_the_exported_folder_runs_where_it_is_put(lj_files, argon, tmp_path, dri
     moved = (tmp_path / 'first').rename(tmp_path / 'moved')
     for path in tmp_path.glob('*.json'):
         path.unlink()  # the folder needs nothing outside
+    script = moved / 'in.lammps'
+    script.write_text(script.read_text().replace('run 4 upto', 'run 6 upto'))  # the script alone says how long it is
     outcome = drive(moved)
     assert outcome.returncode == 0, outcome.stderr
-    assert len(FrameStore([moved / outcome.summary['shard']])) == 2
+    assert len(FrameStore([moved / outcome.summary['shard']])) == 3
     assert 'alpot-md -in in.lammps' in (moved / 'README.md').read_text()
 
 
