@@ -178,7 +178,7 @@ class TestSpec:
 
         for chain in (ActiveLearningWorkChain, *STAGES.values()):
             clashes = {name for name in vars(chain) if hasattr(WorkChain, name) and not name.startswith('_')}
-            assert clashes == {'define'}, chain
+            assert clashes - {'STATES'} == {'define'}, chain  # plumpy adds STATES to a class that has run
 
     def test_start(self) -> None:
         """Structures with a plan, or a data set."""

@@ -43,7 +43,9 @@ def make_chain(
 
 def test_builder(campaign_codes: dict[str, str]) -> None:
     """What belongs to the chain stays there; the rest goes to each trajectory."""
-    builder = build(campaign_codes, temperatures=[300, 500.0], n_steps=50, options={'max_wallclock_seconds': 100})
+    builder = build(
+        campaign_codes, temperatures=[300, 500.0], n_replicas=2, n_steps=50, options={'max_wallclock_seconds': 100}
+    )
     assert builder.temperatures.get_list() == [300.0, 500.0]
     assert builder.n_replicas.value == 2 and builder.seed.value == 5
     parameters = builder.parameters.get_dict()
@@ -153,7 +155,9 @@ class TestTask:
 
     def test_inputs(self, make_chain: Callable) -> None:
         """Files from a calcfunction, a lineage of its own, and a time limit below the walltime."""
-        chain = make_chain(options={'max_wallclock_seconds': 1000}, start_origins=['supercell'], temperatures=[450.0])
+        chain = make_chain(
+            options={'max_wallclock_seconds': 1000}, start_origins=['supercell'], temperatures=[450.0, 450.0]
+        )
         chain.choose_starts()
         process, inputs = chain.build_task(1)
         assert process is MDCalculation
@@ -174,7 +178,7 @@ class TestTask:
 
     def test_trajectories_differ(self, make_chain: Callable) -> None:
         """No two share velocities or lineage."""
-        chain = make_chain(start_origins=['supercell'], start_min_atoms=8, temperatures=[300.0])
+        chain = make_chain(start_origins=['supercell'], start_min_atoms=8, temperatures=[300.0], n_replicas=2)
         chain.choose_starts()
         scripts = [chain.build_task(index)[1]['script'].get_content() for index in range(2)]
         velocities = [next(line for line in script.splitlines() if line.startswith('velocity')) for script in scripts]
