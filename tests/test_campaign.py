@@ -240,3 +240,21 @@ def test_a_labelled_set_is_reused_and_nothing_selected_is_an_end(campaign: orm.W
     assert node.outputs.results['ended_by'] == 'converged'
     assert node.outputs.dataset.uuid == campaign.outputs.dataset.uuid
     assert [p for p in node.called_descendants if p.process_label == 'PwCalculation'] == []
+
+
+def test_a_failed_campaign_keeps_its_labels(campaign: orm.WorkChainNode) -> None:
+    """With a training program that always fails, the exit code says so, and the labels are an output all the same."""
+    broken = orm.InstalledCode(
+        label='broken',
+        computer=orm.load_computer('localhost'),
+        filepath_executable='/bin/false',
+        default_calc_job_plugin='alpot.mace_train',
+        with_mpi=False,
+    ).store()
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(
+        None, {**CODES, 'mace_train': broken}, dataset=campaign.outputs.dataset, protocol='fast', overrides=OVERRIDES
+    )
+    node = run_get_node(builder)[1]
+    assert node.exit_status == 403
+    assert 'training failed in round 1' in node.exit_message
+    assert node.outputs.dataset.uuid == node.outputs.rounds.round_1.dataset.uuid == campaign.outputs.dataset.uuid

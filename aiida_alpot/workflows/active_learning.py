@@ -231,10 +231,12 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         return ToContext(child=self.submit(STAGES[stage], **values))
 
     def _failed(self) -> ExitCode | None:
-        """The exit code for the stage that has just ended, where it failed."""
+        """The exit code for the stage that has just ended, where it failed; all labels so far are then an output."""
         child = self.ctx.child
         if child.is_finished_ok:
             return None
+        if self.ctx.dataset_pk is not None:
+            self.out('dataset', self.dataset)
         reason = child.exit_message or f'the process ended in state {child.process_state.value}'
         exit_code = getattr(self.exit_codes, f'ERROR_{self.ctx.stage.upper()}_FAILED')
         return exit_code.format(round=self.ctx.round, reason=reason, pk=child.pk)
@@ -291,14 +293,14 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Train the committee of a new round."""
         self.ctx.round += 1
         self.report(f'round {self.ctx.round}: {self.dataset.n_labelled} labelled frames')
+        self._record('dataset', self.dataset)
         seed = self._seed('training', self.ctx.round)
         return self._submit('training', f'training_{self.ctx.round}', dataset=self.dataset, seed=seed)
 
     def keep_committee(self) -> ExitCode | None:
-        """Attach the committee and the data it was trained on."""
+        """Attach the committee."""
         exit_code = self._failed()
         if exit_code is None:
-            self._record('dataset', self.dataset)
             self._record('committee', self.ctx.child.outputs.committee)
         return exit_code
 
