@@ -1,9 +1,7 @@
 """The campaign of campaign.yaml by hand: `verdi run launch.py`, after `aiida-alpot setup`."""
 
-from pathlib import Path
-
-import ase.io
 from aiida.engine import run_get_node
+from ase.build import bulk
 
 from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
@@ -11,7 +9,7 @@ programs = {'pw': 'pw', 'mace_train': 'mace_run_train', 'md': 'alpot-md', 'evalu
 generators = {'supercell': {'repeats': [[1, 1, 1], [2, 1, 1], [2, 2, 2]]}, 'vacancy': {'n_sources': 1}}
 parameters = {'ELECTRONS': {'mixing_beta': 0.7}}
 builder = ActiveLearningWorkChain.get_builder_from_protocol(
-    structures={'silicon': ase.io.read(Path(__file__).with_name('silicon.cif'))},
+    structures={'silicon': bulk('Si', a=5.43)},
     codes={name: f'{program}@localhost' for name, program in programs.items()},
     protocol='fast',
     overrides={
