@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiida import orm
@@ -11,7 +11,7 @@ from aiida.engine import calcfunction
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.frames import Frame
-from aiida_alpot.worker.generators import generate, parse_plan
+from aiida_alpot.worker.generators import Generation, generate, parse_plan
 
 OPTIONS = ('generators', 'max_atoms', 'min_distance')
 
@@ -27,7 +27,7 @@ def augment(structures: PESData, parameters: orm.Dict, seed: orm.Int) -> dict[st
     :returns: ``frames``, unless there are none, and ``report``.
     """
     options = parameters.get_dict()
-    made = generate(list(structures), plan(options), seed.value, options['max_atoms'], options['min_distance'])
+    made = run_plan(list(structures), options, seed.value)
     report = {
         'n_frames': len(made.frames),
         'origins': dict(Counter(frame.origin for frame in made.frames)),
@@ -45,6 +45,15 @@ def augment(structures: PESData, parameters: orm.Dict, seed: orm.Int) -> dict[st
 
 def _with_split(frame: Frame) -> Frame:
     return frame.replace(split='train') if frame.origin == 'isolated_atom' else frame
+
+
+def run_plan(frames: Sequence[Frame], options: Mapping[str, Any], seed: int) -> Generation:
+    """What the generators make of some frames.
+
+    :param options: as the parameters of :func:`augment`.
+    :raises ValueError: for a plan or a value that makes no sense.
+    """
+    return generate(frames, plan(options), seed, options['max_atoms'], options['min_distance'])
 
 
 def plan(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -116,9 +117,12 @@ def _splits(
     """Split of each lineage of the new frames."""
     given = _merge_splits(given, zip(lineages.tolist(), presets.tolist(), strict=True))
     atoms = set(lineages[isolated].tolist())
-    splits = assign_splits(
-        [lineage for lineage in lineages.tolist() if lineage not in atoms], fractions, seed, given, counts
-    )
+    others = [lineage for lineage in lineages.tolist() if lineage not in atoms]
+    splits = assign_splits(others, fractions, seed, given, counts)
+    drawn = Counter(lineage for lineage in others if lineage not in given)
+    if drawn and fractions.get('train') and 'train' not in [splits[lineage] for lineage in others]:
+        # Labels that come a few at a time are bought to be learnt: the largest of few lineages is trained on.
+        splits[min(drawn, key=lambda lineage: (-drawn[lineage], lineage))] = 'train'
     return splits | {lineage: given.get(lineage, 'train') for lineage in atoms}
 
 

@@ -16,8 +16,12 @@ from aiida.engine import CalcJob
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.worker.frames import write_extxyz
+from aiida_alpot.worker.options import choice, device, number
 
 NAME = 'mace'
+ABOVE_ZERO = ('r_max', 'num_channels', 'num_interactions', 'lr', 'batch_size', 'valid_batch_size', 'max_num_epochs')
+"""Options of mace_run_train that are numbers above zero; what else it takes, it checks itself when it starts."""
+
 RESERVED = {
     'name': 'it is always the same',
     'seed': 'give the input `seed`',
@@ -142,6 +146,15 @@ def validate_parameters(node: orm.Dict, _: Any) -> str | None:
     for key, reason in RESERVED.items():
         if key in node.get_dict():
             return f'option `{key}` of mace_run_train cannot be given: {reason}'
+    values = node.get_dict()
+    try:
+        device('device', values.get('device', 'cpu'))
+        choice('default_dtype', values.get('default_dtype', 'float64'), ('float64', 'float32'))
+        for key in ABOVE_ZERO:
+            if key in values:
+                number(key, values[key], 0.0, exclusive=True)
+    except ValueError as exception:
+        return str(exception).rstrip('.')
     return None
 
 

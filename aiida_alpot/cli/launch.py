@@ -61,6 +61,7 @@ def quieten_single_labels() -> None:
     for handler in logging.getLogger('aiida').handlers:
         if handler.name == 'console':
             handler.addFilter(_is_worth_a_line)
+            handler.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s', '%H:%M:%S'))
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:

@@ -19,7 +19,7 @@ def learning_curve(record: CampaignRecord) -> str:
         verb = 'fell' if last < first else 'rose' if last > first else 'stayed'
         text += (
             f' The force error on {held_out} {verb} from {milli(first)} to {milli(last)} meV/Å '
-            f'while the labels trained on went from {made[0].n_fitted} to {made[-1].n_fitted}.'
+            f'while the labels of training and validation went from {made[0].n_fitted} to {made[-1].n_fitted}.'
         )
     return text
 

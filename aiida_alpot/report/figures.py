@@ -50,7 +50,7 @@ def learning_curve(record: CampaignRecord) -> Figure:
     if not made:
         return _empty(figure, 'No round has been evaluated yet.')
     for axis, name in zip(axes, PROPERTIES, strict=True):
-        _style(axis, f'{TITLES[name]} RMSE ({UNITS[name]})', 'labels trained on')
+        _style(axis, f'{TITLES[name]} RMSE ({UNITS[name]})', 'labels (train + validation)')
         shown = [value for split in SPLIT_ORDER for value in _draw_errors(axis, made, split, name, record.held_out)]
         target = record.targets.get(name)
         if target is not None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from aiida import orm
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 
+from aiida_alpot.calculations.augment import run_plan
 from aiida_alpot.calculations.campaign import choose_test_frames, summarise_campaign
 from aiida_alpot.calculations.functions import extend_dataset
 from aiida_alpot.calculations.labels import level_of_theory
 from aiida_alpot.calculations.mace_train import validate_dataset
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.structures import structure_to_frame
 from aiida_alpot.worker.options import integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
-from aiida_alpot.workflows.exploration import ExplorationWorkChain, start_frames
+from aiida_alpot.workflows.exploration import ExplorationWorkChain, eligible, start_frames
 from aiida_alpot.workflows.fan_out import validate_positive
 from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain
 from aiida_alpot.workflows.protocols import ProtocolMixin
@@ -185,6 +188,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         }
         if dataset is None:
             check_periodic(builder.structures, stages['exploration'].parameters['ensemble'])
+            check_augmentation(builder.structures, augmentation.parameters, inputs['seed'], stages['exploration'])
         else:
             check_dataset(dataset, stages['labelling'], stages['exploration'])
         for stage, stage_builder in stages.items():
@@ -448,6 +452,9 @@ def check_names(codes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
 
     :raises ValueError: naming the nearest right one.
     """
+    for name, value in (('codes', codes), ('options', options)):
+        if not isinstance(value, Mapping):
+            raise ValueError(f'`{name}`: must be a mapping, found {value!r}.')
     for name in codes:
         if name not in CODES:
             raise ValueError(f'`codes.{name}`: {unknown_name(name, list(CODES), "code")}')
@@ -480,6 +487,31 @@ def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
         raise ValueError(
             f'`exploration.start_origins`: of {", ".join(origins)} the data set has no frame with at least {n_atoms} '
             f'atoms; its origins are {", ".join(dataset.origins) or "empty"}; give [] for any.'
+        )
+
+
+def check_augmentation(
+    structures: Mapping[str, orm.StructureData], parameters: orm.Dict, seed: int, exploration: Any
+) -> None:
+    """Make the structures that the campaign will make, and refuse what would come to nothing after the labelling.
+
+    :raises ValueError: for values out of range, no frame at all, no frame for a trajectory to start from.
+    """
+    frames = [structure_to_frame(structures[key]) for key in sorted(structures)]
+    try:
+        made = run_plan(frames, parameters.get_dict(), derive_seed(seed, 'augmentation'))
+    except ValueError as exception:
+        raise ValueError(f'`augmentation`: {exception}') from exception
+    if not made.frames:
+        reason = made.rejected[0].reason if made.rejected else 'the plan has no step that is kept'
+        raise ValueError(f'`augmentation`: no structure comes out of the plan; {reason}.')
+    origins, n_atoms = exploration.start_origins.get_list(), exploration.start_min_atoms.value
+    found = [frame.origin for frame in made.frames]
+    if not len(eligible(np.array(found), np.array([len(frame) for frame in made.frames]), origins, n_atoms)):
+        raise ValueError(
+            f'`exploration.start_origins`: of {", ".join(origins) or "any origin"} the augmentation makes no structure '
+            f'of at least {n_atoms} atoms to start a trajectory from; its origins are {", ".join(sorted(set(found)))}, '
+            f'with at most {max(len(frame) for frame in made.frames)} atoms.'
         )
 
 

@@ -11,6 +11,7 @@ from aiida.engine import WorkChain
 from aiida_alpot.calculations.augment import augment, check_plan
 from aiida_alpot.calculations.functions import structures_to_frames
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.worker.options import unknown_name
 from aiida_alpot.workflows.protocols import ProtocolMixin
 from aiida_alpot.workflows.structures import checked_structures, validate_structures
 
@@ -50,6 +51,10 @@ class DatasetAugmentationWorkChain(ProtocolMixin, WorkChain):
         :raises ValueError: for an unknown generator or option, or a structure that makes no sense.
         """
         parameters = cls.get_protocol_inputs(protocol, overrides)
+        known = cls.get_protocol_inputs(protocol)['generators']
+        for name, options in parameters['generators'].items():
+            if options is None and name not in known:
+                raise ValueError(f'`augmentation.generators.{name}`: {unknown_name(name, known, "step to leave out")}')
         problem = check_plan(parameters)
         if problem:
             raise ValueError(f'`augmentation`: {problem}')

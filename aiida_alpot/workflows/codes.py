@@ -27,13 +27,34 @@ def load_checked_code(code: orm.AbstractCode | str | int | None, plugin: str, fi
     if loaded.default_calc_job_plugin != plugin:
         found = f'code `{loaded.full_label}` is configured for `{loaded.default_calc_job_plugin}`'
         raise ValueError(f'`{field}`: {found}, expected `{plugin}`; {remedy}.')
+    check_reachable(loaded, field)
     return loaded
+
+
+def check_reachable(code: orm.AbstractCode, field: str) -> None:
+    """Refuse a code on a computer that is not configured, or whose program is not on this machine where it should be.
+
+    :raises ValueError: naming the remedy.
+    """
+    computer = code.computer
+    if computer is None:
+        return
+    if computer.pk is not None and not computer.is_configured:
+        raise ValueError(
+            f'`{field}`: computer `{computer.label}` of code `{code.full_label}` is not configured; run '
+            f'`verdi computer configure {computer.transport_type} {computer.label}`.'
+        )
+    program = str(code.filepath_executable) if isinstance(code, orm.InstalledCode) else ''
+    if computer.transport_type == 'core.local' and program.startswith('/') and not os.path.isfile(program):
+        raise ValueError(f'`{field}`: code `{code.full_label}` runs {program}, which is not there; create it anew.')
 
 
 def _load(identifier: str | int, field: str, remedy: str) -> orm.AbstractCode:
     try:
         return orm.load_code(identifier)
-    except (exceptions.NotExistent, exceptions.MultipleObjectsError, ValueError) as exception:
+    except exceptions.MultipleObjectsError as exception:
+        raise ValueError(f'`{field}`: {identifier!r} names several codes; write it as code@computer.') from exception
+    except (exceptions.NotExistent, ValueError) as exception:
         profile = get_manager().get_profile()
         where = f'profile `{profile.name}`' if profile else 'the profile'
         raise ValueError(f'`{field}`: there is no code {identifier!r} in {where}; {remedy}.') from exception
@@ -76,9 +97,22 @@ def processes_of_a_job(code: orm.AbstractCode, options: Mapping[str, Any]) -> in
     return int(resources.get('tot_num_mpiprocs', resources.get('num_machines', 1) * per_machine))
 
 
-def checked_options(code: orm.AbstractCode, options: dict) -> dict:
-    """Options of a job, with the resources of one process where the computer's scheduler takes them."""
+def checked_options(code: orm.AbstractCode, options: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """Options of a job, with the resources of one process where the computer's scheduler takes them.
+
+    :raises ValueError: for MPI where the code runs without, or the reverse, and a walltime that is not above zero.
+    """
     merged = {'withmpi': False, **options}
+    if code.with_mpi is not None and merged['withmpi'] != code.with_mpi:
+        raise ValueError(
+            f'`options.{stage}.withmpi`: is {merged["withmpi"]}, but code `{code.full_label}` was made for '
+            f'{code.with_mpi}; change one of them.'
+        )
+    walltime = merged.get('max_wallclock_seconds')
+    if walltime is not None and (not isinstance(walltime, int) or walltime < 1):
+        raise ValueError(
+            f'`options.{stage}.max_wallclock_seconds`: must be whole seconds above zero, found {walltime!r}.'
+        )
     if code.computer is not None and code.computer.scheduler_type != 'core.sge':
         merged['resources'] = {'num_machines': 1, **merged.get('resources', {})}
     return merged

@@ -61,7 +61,9 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
         builder.seed = orm.Int(seed)
         builder.parameters = orm.Dict(inputs)
         job = EvaluateCalculation.get_builder()
-        job.metadata.options = checked_options(code, {**job_options, **(options or {})})  # refuses unknown ones
+        job.metadata.options = checked_options(
+            code, {**job_options, **(options or {})}, 'evaluation'
+        )  # refuses unknown ones
         builder.options = job.metadata.options._inputs(prune=True)
         return builder
 

@@ -108,6 +108,9 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
             raise ValueError(f'`exploration`: {problem}.')
         for name in ('n_replicas', 'start_min_atoms'):
             integer(f'exploration.{name}', inputs[name], 1)
+        origins = inputs['start_origins']
+        if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
+            raise ValueError(f'`exploration.start_origins`: must be a list of names, found {origins!r}; [] for any.')
         builder = cls.get_builder()
         builder.temperatures = orm.List([float(temperature) for temperature in inputs['temperatures']])
         builder.n_replicas = orm.Int(inputs['n_replicas'])
@@ -115,7 +118,7 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.start_min_atoms = orm.Int(inputs['start_min_atoms'])
         builder.parameters = orm.Dict(parameters)
         builder.seed = orm.Int(seed)
-        job_options = checked_options(code, {**inputs['options'], **(options or {})})
+        job_options = checked_options(code, {**inputs['options'], **(options or {})}, 'exploration')
         builder.max_concurrent = orm.Int(
             checked_concurrency(code, inputs['max_concurrent'], 'exploration.max_concurrent', job_options)
         )
@@ -185,13 +188,19 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
 
 
 def start_frames(structures: PESData, origins: Sequence[str], min_atoms: int) -> np.ndarray:
-    """Indices of the frames that trajectories can start from, shape (n,).
+    """Indices of the frames of a data set that trajectories can start from, shape (n,)."""
+    return eligible(structures.column('origin'), structures.column('n_atoms'), origins, min_atoms)
 
-    :param origins: their origins; empty for any. Single atoms are never among them: LAMMPS would refuse them.
+
+def eligible(found: np.ndarray, n_atoms: np.ndarray, origins: Sequence[str], min_atoms: int) -> np.ndarray:
+    """Indices of frames that trajectories can start from: of some origins, and with enough atoms.
+
+    :param found: origin of each frame, shape (n,).
+    :param n_atoms: number of atoms of each frame, shape (n,).
+    :param origins: the origins to choose from; empty for any. A single atom has no dynamics, whatever is asked for.
     """
-    found = structures.column('origin')
-    eligible = np.isin(found, origins) if origins else found != 'isolated_atom'
-    return np.flatnonzero(eligible & (structures.column('n_atoms') >= max(MIN_ATOMS, min_atoms)))
+    wanted = np.isin(found, origins) if origins else np.ones(len(found), dtype=bool)
+    return np.flatnonzero(wanted & (n_atoms >= max(min_atoms, MIN_ATOMS)))
 
 
 def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
@@ -206,7 +215,9 @@ def check_md(parameters: Mapping[str, Any], temperatures: Any) -> str | None:
         device('device', parameters.get('device'))
         choice('dtype', parameters.get('dtype'), ('float64', 'float32'))
         for temperature in numbers('temperatures', temperatures, 0.0, math.inf, exclusive=True):
-            MDSettings(**fields, temperature=temperature, seed=0)
+            settings = MDSettings(**fields, temperature=temperature, seed=0)
+            if settings.sample_every > settings.n_steps:
+                return '`sample_every` is larger than `n_steps`, so no frame would be kept: lower it'
     except (TypeError, ValueError) as exception:
         return str(exception)
     return None

@@ -21,6 +21,16 @@ from aiida_alpot.workflows.codes import checked_concurrency, checked_options, lo
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
+CARDS = ('CONTROL', 'SYSTEM', 'ELECTRONS')
+"""Cards of pw.x that a static calculation reads."""
+
+OURS = {
+    'CONTROL': ('calculation', 'prefix', 'outdir', 'pseudo_dir', 'tprnfor', 'tstress'),
+    'SYSTEM': ('nat', 'ntyp', 'ibrav', 'celldm', 'a', 'b', 'c'),
+    'ELECTRONS': ('conv_thr',),
+}
+"""Keys of these cards that are not the user's: a label is one static step, and `conv_thr_per_atom` sets `conv_thr`."""
+
 CHUNK = 50
 """Number of frames whose structures are extracted by one calcfunction."""
 
@@ -85,12 +95,16 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         for name in ('kpoints_distance', 'conv_thr_per_atom'):
             if name != 'kpoints_distance' or inputs[name] is not None:
                 number(f'labelling.{name}', inputs[name], 0.0, exclusive=True)
+        if inputs['pw_protocol'] not in PwBaseWorkChain.get_available_protocols():
+            known = ', '.join(PwBaseWorkChain.get_available_protocols())
+            raise ValueError(f'`labelling.pw_protocol`: {inputs["pw_protocol"]!r} is none of {known}.')
+        check_cards(inputs['parameters'])
         code = load_checked_code(code, 'quantumespresso.pw', 'codes.pw')
         symbols = sorted(frames.elements if frames is not None else elements or [], key=atomic_numbers.__getitem__)
         if not symbols:
             raise ValueError('`frames`: neither frames nor elements are given, so no pseudopotential can be chosen.')
         check_pseudo_family(inputs['pseudo_family'], symbols)
-        job_options = checked_options(code, {**inputs['options'], **(options or {})})
+        job_options = checked_options(code, {**inputs['options'], **(options or {})}, 'labelling')
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='.*fully periodic.*')
             pw = PwBaseWorkChain.get_builder_from_protocol(
@@ -228,6 +242,24 @@ def without_nulls(parameters: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in parameters.items()
         if value is not None
     }
+
+
+def check_cards(parameters: Mapping[str, Any]) -> None:
+    """Refuse cards of pw.x that are unknown, and keys that the labelling sets itself.
+
+    :raises ValueError: naming the card or key.
+    """
+    for card, keys in parameters.items():
+        if card not in CARDS or not isinstance(keys, Mapping):
+            raise ValueError(
+                f'`labelling.parameters.{card}`: must be a mapping in one of the cards {", ".join(CARDS)}.'
+            )
+        for key in keys:
+            if str(key).lower() in OURS[card]:
+                raise ValueError(
+                    f'`labelling.parameters.{card}.{key}`: is set by the labelling itself, each label being one static '
+                    'step; leave it out (`labelling.conv_thr_per_atom` sets `conv_thr`).'
+                )
 
 
 def check_pseudo_family(label: str | None, elements: Iterable[str]) -> None:

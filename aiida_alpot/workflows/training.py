@@ -75,7 +75,7 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
             builder.dataset = dataset
         builder.n_members = orm.Int(n_members)
         builder.seed = orm.Int(seed)
-        job_options = checked_options(code, {**inputs['options'], **(options or {})})
+        job_options = checked_options(code, {**inputs['options'], **(options or {})}, 'training')
         builder.max_concurrent = orm.Int(
             checked_concurrency(code, inputs['max_concurrent'], 'training.max_concurrent', job_options)
         )

@@ -76,6 +76,15 @@ class TestExtendDataset:
         after = splits_of(new)
         assert {lineage: after[lineage] for lineage in before} == before
 
+    def test_of_few_new_lineages_one_is_trained_on(self, make_frame):
+        """A round of one trajectory would be lost to the training, though the validation set lacks frames more."""
+        first = extend(PESData(frames=[make_frame(i, split='train') for i in range(9)]))
+        bought = PESData(frames=[make_frame(20 + i, lineage='md:1:0', origin='md') for i in range(3)])
+        extended = extend(bought, first)
+        assert extended.column('split')[-3:].tolist() == ['train'] * 3
+        preset = PESData(frames=[make_frame(30 + i, lineage='md:t:0', split='test') for i in range(3)])
+        assert extend(preset, first).column('split')[-3:].tolist() == ['test'] * 3
+
     def test_known_and_repeated_frames_are_left_out(self, make_frame):
         old = extend(PESData(frames=[make_frame(i) for i in range(4)]))
         assert len(extend(PESData(frames=[make_frame(9), make_frame(9)]), old)) == 5

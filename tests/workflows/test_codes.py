@@ -91,12 +91,46 @@ class TestConcurrency:
 def test_options() -> None:
     """Serial on one machine, unless said otherwise; what was given is not changed."""
     given = {'max_wallclock_seconds': 60, 'resources': {'num_mpiprocs_per_machine': 4}, 'withmpi': True}
-    made = checked_options(code_on('core.slurm'), given)
+    made = checked_options(code_on('core.slurm'), given, 'labelling')
     assert made == {
         'withmpi': True,
         'max_wallclock_seconds': 60,
         'resources': {'num_machines': 1, 'num_mpiprocs_per_machine': 4},
     }
     assert given['resources'] == {'num_mpiprocs_per_machine': 4}
-    assert checked_options(code_on('core.direct'), {}) == {'withmpi': False, 'resources': {'num_machines': 1}}
-    assert checked_options(code_on('core.sge'), {}) == {'withmpi': False}
+    assert checked_options(code_on('core.direct'), {}, 'labelling') == {
+        'withmpi': False,
+        'resources': {'num_machines': 1},
+    }
+    assert checked_options(code_on('core.sge'), {}, 'labelling') == {'withmpi': False}
+
+
+@pytest.mark.usefixtures('aiida_profile')
+@pytest.mark.parametrize('walltime', [0, -5, 1.5, '60'])
+def test_senseless_walltimes_are_refused(walltime: Any) -> None:
+    """A job would be killed at once, and say nothing of why."""
+    with pytest.raises(
+        ValueError, match=r'`options\.training\.max_wallclock_seconds`: must be whole seconds above zero'
+    ):
+        checked_options(code_on('core.direct'), {'max_wallclock_seconds': walltime}, 'training')
+
+
+@pytest.mark.usefixtures('aiida_profile')
+def test_mpi_must_fit_the_code() -> None:
+    """AiiDA refuses the contradiction too, but only when the job is submitted."""
+    code = code_on('core.direct')
+    code.with_mpi = False
+    with pytest.raises(ValueError, match=r'`options\.labelling\.withmpi`: is True, but code'):
+        checked_options(code, {'withmpi': True}, 'labelling')
+
+
+def test_program_that_is_not_there(environment: Any) -> None:
+    """Found before a job of it fails."""
+    code = orm.InstalledCode(
+        label='gone',
+        computer=orm.load_computer('localhost'),
+        filepath_executable='/nowhere/pw.x',
+        default_calc_job_plugin='quantumespresso.pw',
+    ).store()
+    with pytest.raises(ValueError, match=r'`codes\.pw`: code `gone@localhost` runs /nowhere/pw\.x, which is not there'):
+        load_checked_code(code, 'quantumespresso.pw', 'codes.pw')

@@ -95,7 +95,7 @@ def test_validators_of_a_chain_built_by_hand() -> None:
     assert 'above zero' in str(validate_temperatures(orm.List([300.0, 0.0]), None))
     assert 'above zero' in str(validate_temperatures(orm.List([]), None))
     assert 'unexpected keyword' in str(check_md({'device': 'cpu', 'dtype': 'float64', 'n_step': 3}, [300.0]))
-    assert check_md({'device': 'cpu', 'dtype': 'float64', 'n_steps': 3}, [300.0]) is None
+    assert check_md({'device': 'cpu', 'dtype': 'float64', 'n_steps': 3, 'sample_every': 1}, [300.0]) is None
 
 
 class TestStarts:

@@ -140,6 +140,7 @@ def test_on_is_a_word_in_yaml() -> None:
         'keep': False,
         'deep': {'yes': True},
     }
+    assert load_yaml('[1e-9, 1E4, -2.5e+3, .5e1, 1.0, 12, e5]') == [1e-9, 1e4, -2.5e3, 5.0, 1.0, 12, 'e5']
     with pytest.raises(yaml.YAMLError):
         load_yaml('!!python/object/apply:os.getcwd []')
 

@@ -16,7 +16,7 @@ OPEN = '__open__'
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as of version 1.2, where ``on``, ``off``, ``yes`` and ``no`` are words: a step has a key ``on``."""
+    """YAML as of version 1.2: ``on`` and ``no`` are words, as a step has a key ``on``, and 1e-9 is a number."""
 
     yaml_implicit_resolvers = {
         first: [resolver for resolver in resolvers if resolver[0] != 'tag:yaml.org,2002:bool']
@@ -26,6 +26,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     'tag:yaml.org,2002:bool', re.compile('^(?:true|True|TRUE|false|False|FALSE)$'), list('tTfF')
+)
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$'), list('-+.0123456789')
 )
 
 
