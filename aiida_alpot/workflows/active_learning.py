@@ -22,7 +22,7 @@ from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
 from aiida_alpot.workflows.exploration import ExplorationWorkChain, eligible, start_frames
-from aiida_alpot.workflows.fan_out import validate_positive
+from aiida_alpot.workflows.fan_out import how_it_ended, validate_positive
 from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain
 from aiida_alpot.workflows.protocols import ProtocolMixin
 from aiida_alpot.workflows.structures import checked_structures, validate_structures
@@ -241,7 +241,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             return None
         if self.ctx.dataset_pk is not None:
             self.out('dataset', self.dataset)
-        reason = child.exit_message or f'the process ended in state {child.process_state.value}'
+        reason = how_it_ended(child)
         exit_code = getattr(self.exit_codes, f'ERROR_{self.ctx.stage.upper()}_FAILED')
         return exit_code.format(round=self.ctx.round, reason=reason, pk=child.pk)
 

@@ -11,6 +11,7 @@ from aiida.engine import ExitCode, ToContext, WorkChain
 from aiida_alpot.calculations.evaluate import EvaluateCalculation
 from aiida_alpot.worker.acquisition.config import parse_config
 from aiida_alpot.workflows.codes import checked_options, load_checked_code
+from aiida_alpot.workflows.fan_out import how_it_ended
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
 STAND_INS = {'committee': ['0', '1'], 'dataset': ['0'], 'pool': [], 'seed': 0}
@@ -78,6 +79,6 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
         child = self.ctx.evaluation
         self.out_many(self.exposed_outputs(child, EvaluateCalculation))
         if not child.is_finished_ok:
-            reason = child.exit_message or f'the process ended in state {child.process_state.value}'
+            reason = how_it_ended(child)
             return self.exit_codes.ERROR_EVALUATION_FAILED.format(reason=reason)
         return None

@@ -18,7 +18,7 @@ from aiida_alpot.worker.md.lammps_input import MDSettings
 from aiida_alpot.worker.options import choice, device, integer, numbers
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
-from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
+from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
 CHAIN_KEYS = ('temperatures', 'n_replicas', 'start_origins', 'start_min_atoms', 'max_concurrent', 'options')
@@ -177,7 +177,7 @@ class ExplorationWorkChain(ProtocolMixin, FanOutWorkChain):
             if 'results' in child.outputs:
                 summaries[key] = child.outputs.results
             if not child.is_finished_ok:
-                reasons.append(child.exit_message or f'the process ended in state {child.process_state.value}')
+                reasons.append(how_it_ended(child))
                 self.report(f'trajectory {index}: exit code {child.exit_status}: {reasons[-1]}')
         self.out('deviations', deviations)
         self.out('summaries', summaries)

@@ -18,7 +18,7 @@ from aiida_alpot.calculations.labels import collect_labels, extract_structures
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.options import number
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
-from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
+from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
 CARDS = ('CONTROL', 'SYSTEM', 'ELECTRONS')
@@ -214,7 +214,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
 
 def failure_reason(process: orm.ProcessNode) -> str:
     """Why a process failed, in its own words and, as these are often general, in those of its last calculation."""
-    reason = process.exit_message or f'the process ended in state {process.process_state.value}'
+    reason = how_it_ended(process)
     jobs = [called for called in process.called_descendants if isinstance(called, orm.CalcJobNode)]
     last = max(jobs, key=lambda job: job.pk, default=None)
     if last is None or not last.exit_status:

@@ -15,7 +15,7 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
-from aiida_alpot.workflows.fan_out import FanOutWorkChain, validate_positive
+from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
 MIN_MEMBERS = 2
@@ -108,7 +108,7 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
             if child.is_finished_ok:
                 potentials[f'member_{index}'] = child.outputs.potential
             else:
-                reasons.append(child.exit_message or f'the process ended in state {child.process_state.value}')
+                reasons.append(how_it_ended(child))
                 self.report(f'member {index} was not trained, exit code {child.exit_status}: {reasons[-1]}')
         self.out('results', results)
         self.out('potentials', potentials)
