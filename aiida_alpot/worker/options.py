@@ -86,6 +86,16 @@ def numbers(name: str, value: object, low: float, high: float, *, exclusive: boo
     return tuple(number(name, item, low, high, exclusive=exclusive) for item in value)
 
 
+def boolean(name: str, value: object) -> bool:
+    """True or false, and nothing that only looks like it.
+
+    :raises ValueError: naming the option and the value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'`{name}` is {value!r}, expected true or false')
+    return value
+
+
 def choice(name: str, value: object, known: Iterable[str]) -> str:
     """One of several words.
 

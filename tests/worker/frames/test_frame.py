@@ -64,16 +64,39 @@ class TestFrameId:
         frame = silicon(lineage='a', origin='input')
         assert frame.frame_id == frame.replace(energy=1.0, lineage='b', origin='md', split='test').frame_id
 
-    @pytest.mark.parametrize('a', [5.43, 5.43071, 5.431020511, 5.4307])
-    def test_order_of_atoms_lattice_vectors_and_noise_do_not_matter(self, a):
+    @pytest.mark.parametrize(
+        ('a', 'noise'),
+        # A quarter of the second lies half-way between two points of the grid.
+        [(5.43, 1e-9), (5.43071, 1e-13), (5.431020511, 1e-9), (5.4307, 1e-9)],
+    )
+    def test_order_of_atoms_lattice_vectors_and_noise_do_not_matter(self, a, noise):
         rng = np.random.default_rng(0)
         atoms = bulk('Si', a=a, cubic=True)
         expected = Frame.from_atoms(atoms).frame_id
         for _ in range(50):
             shuffled = atoms[rng.permutation(len(atoms))]
             shuffled.positions += rng.integers(-3, 4, size=(len(atoms), 3)) @ atoms.cell.array
-            shuffled.positions += rng.uniform(-1e-9, 1e-9, size=(len(atoms), 3))
+            shuffled.positions += rng.uniform(-noise, noise, size=(len(atoms), 3))
             assert Frame.from_atoms(shuffled).frame_id == expected
+
+    def test_writing_six_decimals_does_not_matter(self):
+        rng = np.random.default_rng(1)
+        for _ in range(100):
+            cell = 10 * np.eye(3) + rng.normal(size=(3, 3))
+            atoms = Atoms('Si8', scaled_positions=rng.uniform(0.01, 0.99, size=(8, 3)), cell=cell, pbc=True)
+            rounded = Atoms('Si8', atoms.positions.round(6), cell=cell.round(6), pbc=True)
+            assert Frame.from_atoms(rounded).frame_id == Frame.from_atoms(atoms).frame_id
+
+    def test_canonical_order_carries_labels_over(self):
+        rng = np.random.default_rng(2)
+        atoms = bulk('SiC', 'zincblende', a=4.36, cubic=True)
+        atoms.rattle(0.1, seed=3)
+        frame = Frame.from_atoms(atoms, forces=rng.normal(size=(8, 3)))
+        order = rng.permutation(8)
+        other = Frame.from_atoms(atoms[order])
+        forces = np.empty((8, 3))
+        forces[other.canonical_order] = frame.forces[frame.canonical_order]
+        assert np.array_equal(forces, frame.forces[order])
 
     def test_structure_enters(self):
         atoms = bulk('Si', a=5.43)

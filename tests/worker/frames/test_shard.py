@@ -65,7 +65,7 @@ def test_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path, make_frame, m
     def fail(*_, **__):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('aiida_alpot.worker.frames.shard._save_spool', fail)
+    monkeypatch.setattr('aiida_alpot.worker.frames.shard._Column.save', fail)
     with pytest.raises(OSError, match='No space left'):
         write_shard([make_frame(0)], tmp_path)
     assert not list(tmp_path.iterdir())

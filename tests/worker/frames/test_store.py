@@ -1,12 +1,14 @@
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiida_alpot.worker.frames import FrameStore, write_shard
+from aiida_alpot.worker.frames import SCHEMA_VERSION, FrameStore, write_shard
 
 texts = st.text(st.characters(exclude_categories=['Cs'], exclude_characters='\x00'), max_size=12)
 FROZEN = Path(__file__).parent / 'frozen' / 'schema_1.h5'
@@ -83,19 +85,25 @@ def test_columns(shards):
 
 def test_summary(shards):
     frames, paths = shards
+    systems = Counter('-'.join(sorted(set(frame.to_atoms().symbols))) for frame in frames)
     with FrameStore(paths) as store:
         assert store.summary() == {
             'n_frames': 25,
             'n_atoms': sum(map(len, frames)),
             'elements': ['C', 'Si', 'Ti'],
+            'chemical_systems': dict(sorted(systems.items())),
             'n_labelled': 24,
             'n_energy': 24,
             'n_forces': 24,
             'n_stress': 24,
+            'n_charges': 0,
+            'n_magmoms': 0,
+            'n_dipole': 0,
+            'arrays': [],
             'origins': {'rattle': 25},
             'splits': {'train': 12},
             'levels_of_theory': {'pbe': 24},
-            'schema_version': 1,
+            'schema_version': SCHEMA_VERSION,
         }
         assert store.levels_of_theory() == ['pbe']
 
@@ -127,6 +135,57 @@ def test_no_shards_and_a_single_path_are_refused(shards):
         FrameStore(shards[1][0])
 
 
+@pytest.mark.parametrize('number', [1, 2, 63, 64, 65, 118])
+def test_any_element_is_counted(tmp_path, make_frame, number):
+    frame = make_frame(0, n_atoms=3).replace(numbers=[number, 1, 118])
+    with FrameStore([write_shard([frame], tmp_path)]) as store:
+        assert store.elements() == [chemical_symbols[z] for z in sorted({number, 1, 118})]
+        assert sum(store.chemical_systems().values()) == 1
+
+
+def test_duplicates_are_found_whatever_their_order_of_atoms(tmp_path, make_frame):
+    frames = [make_frame(i, n_atoms=5) for i in range(4)]
+    order = [3, 1, 4, 0, 2]
+    twin = frames[1].replace(
+        numbers=frames[1].numbers[order], positions=frames[1].positions[order], forces=frames[1].forces[order]
+    )
+    paths = [write_shard(frames, tmp_path), write_shard([twin, make_frame(9), frames[3]], tmp_path)]
+    with FrameStore(paths) as store, FrameStore(paths[1:]) as other:
+        assert [group.tolist() for group in store.duplicates()] == [[1, 4], [3, 6]]
+        assert other.duplicates() == []
+        assert store.contains(other.digests()).all()
+        assert other.contains(store.digests()).tolist() == [False, True, False, True, True, True, True]
+
+
+def test_metadata_of_all_frames_by_key(tmp_path, make_frame):
+    frames = [make_frame(i, metadata={'step': i, 'note': 'ü'} if i % 2 else {}) for i in range(4)]
+    with FrameStore([write_shard(frames[:3], tmp_path), write_shard(frames[3:], tmp_path)]) as store:
+        assert store.metadata('step') == [None, 1, None, 3]
+        assert store.metadata('note', default='') == ['', 'ü', '', 'ü']
+        texts, codes = store.categories('lineage')
+        assert [texts[code] for code in codes] == [frame.lineage for frame in frames]
+        assert store.column('lineage', 1, 3).tolist() == ['lineage-1', 'lineage-2']
+
+
+def test_frozen_file_of_schema_2_is_read():
+    """A file written by the second version; never write it again."""
+    with FrameStore([FROZEN.with_name('schema_2.h5')]) as store:
+        assert store.summary() | {'n_frames': 3, 'n_charges': 1, 'n_magmoms': 1, 'n_dipole': 1} == store.summary()
+        assert store.summary()['arrays'] == ['layer', 'move', 'tensor']
+        assert store.column('frame_id').tolist() == [frame.frame_id for frame in store]
+        first, second, third = store
+        assert first.charges.tolist() == [0.5, -0.5]
+        assert first.dipole.tolist() == [0.25, 0.0, -0.25]
+        assert first.arrays['layer'].tolist() == [1, 2]
+        assert first.arrays['move'].tolist() == [True, False]
+        assert second.arrays == {}
+        assert second.magmoms.tolist() == [2.0]
+        assert second.level_of_theory == 'pw-0123456789abcdef[Fe:0123456789ab,+isolated]'
+        assert third.arrays['tensor'].tolist() == [[[1.0, 2.0], [3.0, 4.0]]] * 2
+        assert third.forces is None
+        assert third.metadata == {'note': 'Zürich', 'step': 3}
+
+
 def test_frozen_file_of_schema_1_is_read():
     """A file written by the first version; never write it again."""
     with FrameStore([FROZEN]) as store:
@@ -134,10 +193,15 @@ def test_frozen_file_of_schema_1_is_read():
             'n_frames': 3,
             'n_atoms': 5,
             'elements': ['O', 'Si'],
+            'chemical_systems': {'O-Si': 2, 'Si': 1},
             'n_labelled': 1,
             'n_energy': 2,
             'n_forces': 1,
             'n_stress': 1,
+            'n_charges': 0,
+            'n_magmoms': 0,
+            'n_dipole': 0,
+            'arrays': [],
             'origins': {'input': 1, 'isolated_atom': 1, 'rattle': 1},
             'splits': {'train': 1, 'validation': 1},
             'levels_of_theory': {'pbe': 2},
