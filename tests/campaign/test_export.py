@@ -57,7 +57,7 @@ def test_export_twice(make_campaign: Callable[..., orm.WorkChainNode], tmp_path:
     folder = tmp_path / 'deep' / 'out'
     for number in (3, 2):
         text = export_campaign(make_campaign(number), folder)
-        frames = read_extxyz(folder / 'dataset.xyz')
+        frames = list(read_extxyz(folder / 'dataset.xyz'))
         assert len(frames) == number + 1 and all(frame.is_labelled for frame in frames)
         assert (folder / 'report.html').stat().st_size > 1000
         members = json.loads((folder / 'potential' / 'driver.json').read_text())['committee']
