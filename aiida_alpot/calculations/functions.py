@@ -10,11 +10,10 @@ from aiida import orm
 from aiida.engine import calcfunction
 
 from aiida_alpot.data.committee import CommitteeData
-from aiida_alpot.data.pes import PESData, check_one_level
+from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.data.structures import structure_to_frame
-from aiida_alpot.worker.frames import Frame, FrameStore, assign_splits
-from aiida_alpot.worker.frames.extxyz import ISOLATED_ATOM
+from aiida_alpot.worker.frames import ISOLATED_ATOM, Frame, FrameStore, assign_splits, check_one_level
 
 
 @calcfunction
@@ -24,9 +23,19 @@ def structures_to_frames(**structures: orm.StructureData) -> PESData:
 
 
 @calcfunction
-def merge_datasets(**datasets: PESData) -> PESData:
-    """Data set that lists the shards of others, ordered by key."""
-    return PESData.merge([datasets[key] for key in sorted(datasets)])
+def merge_datasets(allow_mixed_levels: orm.Bool | None = None, **datasets: PESData) -> PESData:
+    """Data set that lists the shards of others, ordered by key.
+
+    :param allow_mixed_levels: accept labels of more than one level of theory; each frame keeps its own.
+    """
+    mixed = bool(allow_mixed_levels.value) if allow_mixed_levels is not None else False
+    return PESData.merge([datasets[key] for key in sorted(datasets)], allow_mixed_levels=mixed)
+
+
+@calcfunction
+def upgrade_dataset(dataset: PESData) -> PESData:
+    """The same frames in the schema version of today."""
+    return dataset.upgraded()
 
 
 @calcfunction
@@ -49,12 +58,12 @@ def extend_dataset(labelled: PESData, fractions: orm.Dict, seed: orm.Int, datase
     :param seed: draws the splits.
     :raises ValueError: for frames without energy, two levels of theory, and a lineage with two splits.
     """
-    known, given, levels = _describe(dataset)
     with labelled.open_store() as store:
+        given, levels = _describe(dataset)
         check_one_level([*levels, *store.levels_of_theory()])
-        if not store.column('has_energy').all():
+        if not store.has('energy').all():
             raise ValueError('some of the new frames have no energy: label them, or leave them out')
-        new = _new_frames(store, known)
+        new = _new_frames(store, dataset)
         lineages = _lineages(store)
         splits = _splits(
             lineages[new],
@@ -65,31 +74,42 @@ def extend_dataset(labelled: PESData, fractions: orm.Dict, seed: orm.Int, datase
             given=given,
             counts=dataset.splits if dataset is not None else {},
         )
-        frames = _with_splits(store, set(new.tolist()), lineages, splits)
+        frames = _with_splits(store, new, lineages, splits)
         if dataset is None:
             return PESData(frames=frames)
         return dataset.extended(frames) if len(new) else PESData.merge([dataset])
 
 
-def _describe(dataset: PESData | None) -> tuple[set[str], dict[str, str], list[str]]:
-    """Frame ids, split of each lineage, and levels of theory of a data set."""
+def _describe(dataset: PESData | None) -> tuple[dict[str, str], list[str]]:
+    """Split of each lineage, and levels of theory of a data set."""
     if dataset is None:
-        return set(), {}, []
+        return {}, []
     with dataset.open_store() as store:
         pairs = zip(_lineages(store).tolist(), store.column('split').tolist(), strict=True)
-        return set(store.column('frame_id').tolist()), _merge_splits({}, pairs), store.levels_of_theory()
+        return _merge_splits({}, pairs), store.levels_of_theory()
 
 
 def _lineages(store: FrameStore) -> np.ndarray:
     """Lineage of each frame, its own where it has none; shape (n,)."""
     lineages = store.column('lineage')
-    return np.where(lineages == '', store.column('frame_id').astype('U16'), lineages)
+    alone = np.flatnonzero(lineages == '')
+    if not len(alone):
+        return lineages
+    own = [digest.tobytes().hex()[:16] for digest in store.digests()[alone]]
+    lineages = lineages.astype(f'U{max(16, lineages.dtype.itemsize // 4)}')
+    lineages[alone] = own
+    return lineages
 
 
-def _new_frames(store: FrameStore, known: set[str]) -> np.ndarray:
-    """Indices of the first frame of each frame id that is not known."""
-    ids, first = np.unique(store.column('frame_id'), return_index=True)
-    return np.sort(first[[frame_id not in known for frame_id in ids.tolist()]])
+def _new_frames(store: FrameStore, dataset: PESData | None) -> np.ndarray:
+    """Indices of the first frame of each structure that the data set does not have."""
+    repeated = [index for group in store.duplicates() for index in group[1:].tolist()]
+    new = np.ones(len(store), dtype=np.bool_)
+    new[repeated] = False
+    if dataset is not None:
+        with dataset.open_store() as known:
+            new &= ~known.contains(store.digests())
+    return np.flatnonzero(new)
 
 
 def _merge_splits(given: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -127,9 +147,7 @@ def _splits(
 
 
 def _with_splits(
-    store: FrameStore, chosen: set[int], lineages: np.ndarray, splits: Mapping[str, str]
+    store: FrameStore, chosen: np.ndarray, lineages: np.ndarray, splits: Mapping[str, str]
 ) -> Iterator[Frame]:
-    for index, frame in enumerate(store):
-        if index in chosen:
-            lineage = str(lineages[index])
-            yield frame.replace(lineage=lineage, split=splits[lineage])
+    for lineage, frame in zip(lineages[chosen].tolist(), store.select(chosen.tolist()), strict=True):
+        yield frame.replace(lineage=lineage, split=splits[lineage])

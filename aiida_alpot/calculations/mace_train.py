@@ -15,7 +15,7 @@ from aiida.engine import CalcJob
 
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
-from aiida_alpot.worker.frames import write_extxyz
+from aiida_alpot.worker.frames import check_one_level, write_extxyz
 from aiida_alpot.worker.options import choice, device, number
 
 NAME = 'mace'
@@ -159,7 +159,12 @@ def validate_parameters(node: orm.Dict, _: Any) -> str | None:
 
 
 def validate_dataset(node: PESData, _: Any) -> str | None:
-    """Refuse a data set from which nothing can be learnt."""
+    """Refuse a data set from which nothing can be learnt, or nothing consistent."""
+    with node.open_store() as store:
+        try:
+            check_one_level(store.levels_of_theory())
+        except ValueError as exception:
+            return str(exception)
     splits = node.column('split')
     usable = node.column('has_energy') & node.column('has_forces') & (node.column('origin') != 'isolated_atom')
     for split in ('train', 'validation'):

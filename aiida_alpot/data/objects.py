@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import IO
+from typing import IO, Any
 
 from aiida.orm import Data
+from aiida.repository import Repository
 from disk_objectstore.utils import PackedObjectReader
+
+from aiida_alpot.worker.frames.shard import hash_stream
 
 
 class ObjectWindow(io.RawIOBase):
@@ -59,3 +63,34 @@ def open_random_access(stack: ExitStack, node: Data, path: str) -> str | IO[byte
     shutil.copyfileobj(handle, copy)
     copy.flush()
     return copy.name
+
+
+def list_stored_objects(node: Data, sources: Sequence[Data]) -> None:
+    """Let an unstored node without objects list all those of stored nodes of its profile, without copying any.
+
+    An object belongs to no node: the repository keeps it under its content. What is put into the node later goes
+    straight into the repository of the profile; should the node never be stored, ``verdi storage maintain`` removes it.
+    """
+    listed: dict[str, Any] = {}
+    for source in sources:
+        _merge_listing(listed, source.base.repository.metadata)
+    backend = node.backend.get_repository()
+    node.base.repository._repository = Repository.from_serialized(backend=backend, serialized=listed)
+
+
+def _merge_listing(listed: dict[str, Any], other: dict[str, Any]) -> None:
+    """Add the files and directories of one listing of a repository to another; ``o`` are the entries of a directory."""
+    for name, entry in other.get('o', {}).items():
+        if 'o' in entry:
+            _merge_listing(listed.setdefault('o', {}).setdefault(name, {}), entry)
+        else:
+            listed.setdefault('o', {})[name] = entry
+
+
+def object_hash(node: Data, path: str) -> str:
+    """SHA-256 of an object; where the repository keeps objects under their SHA-256 nothing is read."""
+    repository = node.base.repository._repository
+    if repository.backend.key_format == 'sha256':
+        return str(repository.get_object(path).key)
+    with node.base.repository.open(path, 'rb') as stream:
+        return hash_stream(stream)

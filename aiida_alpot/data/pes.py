@@ -12,11 +12,20 @@ from typing import Any
 import numpy as np
 from aiida.common.exceptions import ValidationError
 from aiida.orm import Data
+from ase import Atoms
 
-from aiida_alpot.worker.frames import Frame, FrameStore, check_shard_name, write_shard
-from aiida_alpot.worker.frames.shard import SUFFIX, hash_stream
+from aiida_alpot.worker.frames import (
+    PROPERTIES,
+    Frame,
+    FrameStore,
+    check_one_level,
+    check_shard_name,
+    upgrade_shard,
+    write_shard,
+)
+from aiida_alpot.worker.frames.shard import SUFFIX
 
-from .objects import open_random_access
+from .objects import list_stored_objects, object_hash, open_random_access
 
 SHARD_DIRECTORY = 'shards'
 
@@ -24,10 +33,10 @@ SUMMARY_KEYS = (
     'n_frames',
     'n_atoms',
     'elements',
+    'chemical_systems',
     'n_labelled',
-    'n_energy',
-    'n_forces',
-    'n_stress',
+    *(f'n_{name}' for name in PROPERTIES),
+    'arrays',
     'origins',
     'splits',
     'levels_of_theory',
@@ -42,14 +51,15 @@ class PESData(Data):
     shard. A shard is listed once in a data set; single frames are not compared, so two shards may hold the same frame
     (:func:`~aiida_alpot.calculations.functions.extend_dataset` adds only what is new).
 
-    The attributes hold what one queries: ``n_frames``, ``n_atoms``, ``elements``, ``n_labelled``, ``n_energy``,
-    ``n_forces``, ``n_stress``, ``origins``, ``splits``, ``levels_of_theory``, ``schema_version``, ``shards`` and
-    ``content_hash``.
+    The attributes hold what one queries: what :meth:`FrameStore.summary` counts, ``shards`` and ``content_hash``. Where
+    the content of a data set comes from (``source``) does not enter its hash.
 
     :param frames: at least one frame; they are streamed into one shard.
     :param allow_mixed_levels: accept labels of more than one level of theory.
     :raises ValueError: for no frames, and for labels of different levels of theory.
     """
+
+    _hash_ignored_attributes = (*Data._hash_ignored_attributes, 'source')
 
     def __init__(
         self, frames: Iterable[Frame] | None = None, *, allow_mixed_levels: bool = False, **kwargs: Any
@@ -76,19 +86,30 @@ class PESData(Data):
     def merge(cls, nodes: Sequence[PESData], *, allow_mixed_levels: bool = False, **kwargs: Any) -> PESData:
         """Data set that lists the shards of others, one after the other; a shard that several have is listed once."""
         node = cls(**kwargs)
-        for source in nodes:
-            node._put_shards_of(source)
+        node._put_shards_of(nodes)
         node._describe(allow_mixed_levels)
         return node
 
     def extended(self, frames: Iterable[Frame], *, allow_mixed_levels: bool = False) -> PESData:
         """Unstored data set with the shards of this one and one more of new frames."""
         node = type(self)()
-        node._put_shards_of(self)
+        node._put_shards_of([self])
         with tempfile.TemporaryDirectory() as directory:
             node._put_file(write_shard(frames, directory))
         node._describe(allow_mixed_levels)
         return node
+
+    def select(self, indices: Iterable[int]) -> PESData:
+        """Unstored data set of some of the frames, in this order, in a shard of their own."""
+        with self.open_store() as store:
+            return type(self)(frames=store.select(indices), allow_mixed_levels=len(self.levels_of_theory) > 1)
+
+    def upgraded(self) -> PESData:
+        """Unstored data set of the same frames in shards of the schema version of today; this one stays as it is."""
+        with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
+            sources = [open_random_access(stack, self, shard_path(digest)) for digest in self.shards]
+            paths = [upgrade_shard(source, directory) for source in sources]
+            return type(self).from_shards(paths, allow_mixed_levels=len(self.levels_of_theory) > 1)
 
     def _put_file(self, path: Path) -> None:
         digest = check_shard_name(path)
@@ -96,12 +117,18 @@ class PESData(Data):
             self.base.repository.put_object_from_file(str(path), shard_path(digest))
             self.base.attributes.set('shards', [*self.shards, digest])
 
-    def _put_shards_of(self, source: PESData) -> None:
-        for digest in source.shards:
-            if digest not in self.shards:
-                with source.base.repository.open(shard_path(digest), 'rb') as stream:
-                    self.base.repository.put_object_from_filelike(stream, shard_path(digest))
-                self.base.attributes.set('shards', [*self.shards, digest])
+    def _put_shards_of(self, sources: Sequence[PESData]) -> None:
+        """List the shards of others: by reference where the repository of the profile has them, else by copying."""
+        if all(source.is_stored and source.backend is self.backend for source in sources):
+            list_stored_objects(self, sources)
+            self.base.attributes.set('shards', list(dict.fromkeys(x for source in sources for x in source.shards)))
+            return
+        for source in sources:
+            for digest in source.shards:
+                if digest not in self.shards:
+                    with source.base.repository.open(shard_path(digest), 'rb') as stream:
+                        self.base.repository.put_object_from_filelike(stream, shard_path(digest))
+                    self.base.attributes.set('shards', [*self.shards, digest])
 
     def _describe(self, allow_mixed_levels: bool) -> None:
         if not self.shards:
@@ -125,9 +152,8 @@ class PESData(Data):
         if listed != found:
             raise ValidationError(f'the repository holds {sorted(found)}, expected {sorted(listed)}: build it again')
         for digest in self.shards:
-            with self.base.repository.open(shard_path(digest), 'rb') as stream:
-                if hash_stream(stream) != digest:
-                    raise ValidationError(f'shard {digest} does not hold the bytes its name promises: build it again')
+            if object_hash(self, shard_path(digest)) != digest:
+                raise ValidationError(f'shard {digest} does not hold the bytes its name promises: build it again')
         return True
 
     @property
@@ -167,6 +193,11 @@ class PESData(Data):
         return self.base.attributes.get('elements')
 
     @property
+    def chemical_systems(self) -> dict[str, int]:
+        """Number of frames of each set of elements, such as ``Ge-Si``."""
+        return self.base.attributes.get('chemical_systems')
+
+    @property
     def origins(self) -> dict[str, int]:
         """Number of frames of each origin."""
         return self.base.attributes.get('origins')
@@ -178,7 +209,7 @@ class PESData(Data):
 
     @property
     def levels_of_theory(self) -> dict[str, int]:
-        """Number of frames of each level of theory."""
+        """Number of labelled frames of each base of a level of theory."""
         return self.base.attributes.get('levels_of_theory')
 
     @property
@@ -203,10 +234,15 @@ class PESData(Data):
         with self.open_store() as store:
             return store[index]
 
-    def column(self, name: str) -> np.ndarray:
-        """One value a frame, see :meth:`FrameStore.column`."""
+    def atoms(self, index: int) -> Atoms:
+        """One frame as an ASE structure; for many use :meth:`open_store` once."""
         with self.open_store() as store:
-            return store.column(name)
+            return store.atoms(index)
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """One array of the frames ``start:stop``, see :meth:`FrameStore.column`."""
+        with self.open_store() as store:
+            return store.column(name, start, stop)
 
     @contextmanager
     def open_store(self) -> Iterator[FrameStore]:
@@ -228,17 +264,3 @@ def shard_path(digest: str) -> str:
 def content_hash(shards: Sequence[str]) -> str:
     """SHA-256 of a list of shards."""
     return hashlib.sha256('\n'.join(shards).encode()).hexdigest()
-
-
-def check_one_level(levels: Sequence[str]) -> None:
-    """Refuse labels that cannot be compared.
-
-    :param levels: levels of theory of labelled frames; an empty text stands for labels of unknown level.
-    :raises ValueError: for more than one.
-    """
-    distinct = sorted({level or 'unknown' for level in levels})
-    if len(distinct) > 1:
-        raise ValueError(
-            f'the labels come from {len(distinct)} levels of theory ({", ".join(distinct)}), whose energies and forces '
-            'cannot be mixed: label all frames, isolated atoms included, at one level'
-        )

@@ -107,7 +107,7 @@ def test_files_hold_their_split(
         assert {path.name for path in folder.iterdir()} == {'config.yaml', 'train.xyz', 'validation.xyz', 'E0s.json'}
         frames = list(dataset)
         for name, indices in (('train', [0, 3, 5]), ('validation', [1])):
-            written = read_extxyz(folder / f'{name}.xyz')
+            written = list(read_extxyz(folder / f'{name}.xyz'))
             assert len(written) == len(indices)
             for frame, index in zip(written, indices, strict=True):
                 assert_same_frame(frame, frames[index])

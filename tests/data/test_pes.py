@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from aiida import orm
@@ -7,9 +8,11 @@ from aiida.common.exceptions import ValidationError
 from aiida.manage import get_manager
 from aiida.manage.caching import enable_caching
 
-from aiida_alpot.calculations.functions import merge_datasets
+from aiida_alpot.calculations.functions import extend_dataset, merge_datasets, upgrade_dataset
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.worker.frames import ShardError, write_shard
+from aiida_alpot.worker.frames import SCHEMA_VERSION, FrameStore, ShardError, write_shard
+
+FROZEN = Path(__file__).parents[1] / 'worker' / 'frames' / 'frozen' / 'schema_1.h5'
 
 pytestmark = pytest.mark.usefixtures('aiida_profile_clean')
 
@@ -67,7 +70,8 @@ def test_attributes(frames):
     assert node.origins == {'rattle': 12}
     assert node.levels_of_theory == {'pbe': 12}
     assert node.n_labelled == 12
-    assert node.schema_version == 1
+    assert node.schema_version == SCHEMA_VERSION
+    assert sum(node.chemical_systems.values()) == 12
     with node.open_store() as store:
         assert node.summary == store.summary()
     query = orm.QueryBuilder().append(PESData, filters={'attributes.elements': {'contains': ['Ti']}})
@@ -107,6 +111,65 @@ def test_merge_copies_bytes_and_stores_only_what_is_new(make_frame, check_frames
     assert added == small.base.repository.get_object_size(f'shards/{small.shards[0]}.h5')
     check_frames(merged, old + new)
     assert PESData.merge([small, large]).content_hash != merged.content_hash
+
+
+def test_merging_stored_sets_touches_no_stored_byte(frames, check_frames, monkeypatch):
+    """Neither copied nor hashed again, however large: the repository keeps them under their hash already."""
+    sources = [PESData(frames=frames[:7]).store(), PESData(frames=frames[7:]).store()]
+    written = []
+    container = type(get_manager().get_profile_storage().get_repository()._container)
+    for name in ('add_streamed_object', 'add_object'):
+        monkeypatch.setattr(container, name, lambda *_, **__: written.append(1))
+    monkeypatch.setattr('aiida_alpot.data.objects.hash_stream', lambda *_: written.append(1))
+    merged = PESData.merge(sources).store()
+    assert not written
+    check_frames(orm.load_node(merged.pk), frames)
+    check_frames(orm.load_node(sources[0].pk), frames[:7])
+
+
+def test_a_round_stores_its_new_frames_only(make_frame):
+    """What `extend_dataset` adds to the repository does not depend on what is there already."""
+    fractions, seed = orm.Dict({'train': 0.8, 'validation': 0.2}), orm.Int(1)
+    added = []
+    for n_old in (20, 400):
+        old = extend_dataset(PESData(frames=[make_frame(i, n_atoms=30) for i in range(n_old)]), fractions, seed)
+        new = PESData(frames=[make_frame(1000 + n_old + i, n_atoms=30) for i in range(5)]).store()
+        before = repository_bytes()
+        extended = extend_dataset(new, fractions, seed, dataset=old)
+        assert len(extended) == n_old + 5
+        assert extended.shards[:-1] == old.shards
+        added.append(repository_bytes() - before)
+    path = f'shards/{extended.shards[-1]}.h5'
+    assert added == [extended.base.repository.get_object_size(path)] * 2
+
+
+def test_merge_of_what_is_not_stored(frames, check_frames):
+    stored, fresh = PESData(frames=frames[:5]).store(), PESData(frames=frames[5:])
+    check_frames(PESData.merge([stored, fresh]).store(), frames)
+
+
+def test_select_takes_frames_in_the_order_asked_for(frames, check_frames):
+    node = PESData.merge([PESData(frames=frames[:5]), PESData(frames=frames[5:])]).store()
+    check_frames(node.select([7, 0, 11, 5]).store(), [frames[i] for i in (7, 0, 11, 5)])
+
+
+def test_where_the_content_comes_from_does_not_change_the_hash(frames):
+    plain, told = PESData(frames=frames), PESData(frames=frames, source={'uri': 'file:///tmp/x.xyz'})
+    assert plain.store().base.caching.get_hash() == told.store().base.caching.get_hash()
+    assert orm.load_node(told.pk).source == {'uri': 'file:///tmp/x.xyz'}
+
+
+def test_upgrade_writes_the_schema_of_today(assert_same_frame):
+    old = PESData.from_shards([FROZEN]).store()
+    new = upgrade_dataset(old)
+    assert new.creator.inputs.dataset.uuid == old.uuid
+    assert new.shards != old.shards
+    for back, frame in zip(new, old, strict=True):
+        assert_same_frame(back, frame)
+    assert upgrade_dataset(new).shards == new.shards
+    with old.open_store() as before, new.open_store() as after:
+        assert isinstance(after, FrameStore)
+        assert before.column('frame_id').tolist() == after.column('frame_id').tolist()
 
 
 def test_extended_adds_one_shard(frames, check_frames):
