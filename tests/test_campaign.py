@@ -119,7 +119,7 @@ def test_it_ends_and_says_why(campaign: orm.WorkChainNode) -> None:
     results = campaign.outputs.results.get_dict()
     assert results['ended_by'] == 'max_rounds'
     assert [entry['round'] for entry in results['rounds']] == [1, 2]
-    assert results['labels'] == {'requested': N_INITIAL + 4, 'labelled': N_INITIAL + 4, 'failed': 0}
+    assert results['labels'] == {'requested': N_INITIAL + 4, 'labelled': N_INITIAL + 4, 'reused': 0, 'failed': 0}
     assert results['rounds'][0]['counts']['selected'] == 2
     assert results['rounds'][1]['n_labelled'] == N_INITIAL + 4
 

@@ -64,6 +64,7 @@ def summarise_campaign(ended_by: orm.Str, **namespaces: Any) -> orm.Dict:
             }
         )
     reports = [report.get_dict() for report in namespaces.get('labelling', {}).values()]
-    labels = {key: sum(report[f'n_{key}'] for report in reports) for key in ('requested', 'labelled', 'failed')}
+    counted = ('requested', 'labelled', 'reused', 'failed')
+    labels = {key: sum(report.get(f'n_{key}', 0) for report in reports) for key in counted}
     failures = [failure for report in reports for failure in report['failures']]
     return orm.Dict({'ended_by': ended_by.value, 'rounds': rounds, 'labels': labels, 'failures': failures})

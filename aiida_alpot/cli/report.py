@@ -32,10 +32,11 @@ def report(pk: str, output: Path | None, profile: str | None) -> None:
     with_profile(profile)
     node = load_campaign_node(pk)
     from aiida_alpot.report.gather import gather
-    from aiida_alpot.report.table import round_table, stage_table
+    from aiida_alpot.report.table import label_table, round_table, stage_table
 
     record = gather(node)
-    click.echo('\n\n'.join([record.outcome, round_table(record), stage_table(record)]))
+    tables = [round_table(record), *([label_table(record)] if record.labellings else []), stage_table(record)]
+    click.echo('\n\n'.join([record.outcome, *tables]))
     try:
         from aiida_alpot.report.html import write_report
 

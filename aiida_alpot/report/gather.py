@@ -54,7 +54,7 @@ def gather(node: orm.WorkChainNode) -> CampaignRecord:
         elements=_elements(made, inputs),
         rounds=rounds,
         labellings=tuple(
-            Labelling(name, report['n_requested'], report['n_labelled'], report['n_failed'])
+            Labelling(name, report['n_requested'], report['n_labelled'], report['n_failed'], report.get('n_reused', 0))
             for name, report in reports.items()
         ),
         failures=tuple(_failures(reports)),

@@ -13,7 +13,16 @@ from aiida_alpot import __version__
 from aiida_alpot.report.captions import CAPTIONS
 from aiida_alpot.report.citations import CITATIONS
 from aiida_alpot.report.record import CampaignRecord
-from aiida_alpot.report.table import FIRST_CALIBRATION, FIRST_ERROR, HEADINGS, duration, milli, notes, round_rows
+from aiida_alpot.report.table import (
+    FIRST_CALIBRATION,
+    FIRST_ERROR,
+    HEADINGS,
+    duration,
+    label_rows,
+    milli,
+    notes,
+    round_rows,
+)
 
 STYLE = Path(__file__).with_name('report.css')
 MAX_FAILURES = 50
@@ -50,6 +59,7 @@ def render(record: CampaignRecord, figures: Mapping[str, Path]) -> str:
     sections = [
         _section('rounds', 'Rounds', _rounds(record)),
         *(_section(name, TITLES[name], _figure(name, figures[name], record)) for name in shown),
+        _section('labels', 'Labels', _labels(record)),
         _section('failures', 'Labels that failed', _failures(record)),
         _section('provenance', 'Provenance', _provenance(record)),
         _section('settings', 'Settings', _settings(record)),
@@ -98,8 +108,12 @@ def headline_numbers(record: CampaignRecord) -> list[tuple[str, str]]:
         error = last.rmse(record.held_out, name) if last else None
         if error is not None:
             numbers.append((f'{milli(error)} {unit}', f'RMSE of {name}, {record.held_out} frames'))
+    reused = f', {record.n_reused} reused' if record.n_reused else ''
     failed = f', {len(record.failures)} failed' if record.failures else ''
-    numbers += [(str(record.n_labels), f'labels computed{failed}'), (duration(record.seconds), 'wall-clock time')]
+    numbers += [
+        (str(record.n_labels), f'labels computed{reused}{failed}'),
+        (duration(record.seconds), 'wall-clock time'),
+    ]
     return numbers
 
 
@@ -145,6 +159,15 @@ def _shown_width(png: bytes) -> int:
     return int.from_bytes(png[16:20], 'big') * 100 // 150
 
 
+def _labels(record: CampaignRecord) -> str:
+    if not record.labellings:
+        return ''
+    return (
+        _table(('labelling', 'asked for', 'bought', 'reused', 'failed'), label_rows(record))
+        + '<p class="note">Reused: the label of the same structure at the same level of theory was in the database.</p>'
+    )
+
+
 def _failures(record: CampaignRecord) -> str:
     if not record.failures:
         return '<p>None: every frame that was asked for has a label.</p>' if record.labellings else ''
@@ -158,11 +181,9 @@ def _failures(record: CampaignRecord) -> str:
 
 
 def _provenance(record: CampaignRecord) -> str:
-    per_label = (
-        f'{record.nodes_per_label:.1f} nodes for each of {record.n_labels} labels'
-        if record.n_labels
-        else 'no label yet'
-    )
+    per_label = 'all labels are reused' if record.n_reused else 'no label yet'
+    if record.n_labels:
+        per_label = f'{record.nodes_per_label:.1f} nodes for each of {record.n_labels} labels'
     intro = (
         f'<p>The campaign is made of {record.n_nodes} nodes: {record.n_processes} calculations and work chains and '
         f'{record.n_data} data nodes that these used or made; {per_label}.</p>'

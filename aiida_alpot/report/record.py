@@ -178,12 +178,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Labelling:
-    """Account of one labelling: frames asked for, labelled and failed."""
+    """Account of one labelling: frames asked for, labelled and failed, and labelled from the database."""
 
     name: str
     n_requested: int
     n_labelled: int
     n_failed: int
+    n_reused: int = 0
+
+    @property
+    def n_bought(self) -> int:
+        """Frames that were labelled by a calculation of this labelling."""
+        return self.n_labelled - self.n_reused
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,12 @@ class CampaignRecord:
     @property
     def n_labels(self) -> int:
         """Labels that the campaign made."""
-        return sum(labelling.n_labelled for labelling in self.labellings)
+        return sum(labelling.n_bought for labelling in self.labellings)
+
+    @property
+    def n_reused(self) -> int:
+        """Labels that the campaign took from the database."""
+        return sum(labelling.n_reused for labelling in self.labellings)
 
     @property
     def nodes_per_label(self) -> float:

@@ -72,11 +72,12 @@ def _calibration_cells(fitted: CalibrationRecord | None) -> list[str]:
 
 def notes(record: CampaignRecord) -> list[str]:
     """Lines below the table."""
+    bought = [f'{labels_in_words(record)}.'] if record.labellings else []
     if not record.evaluated:
-        return ['No round has been evaluated yet.']
+        return [*bought, 'No round has been evaluated yet.']
     split = record.held_out
     seen = 'which no training saw' if split == 'test' else 'which chose the epoch: there is no test set'
-    lines = [f'RMSE of the mean of the committee on the {split} frames, {seen}.']
+    lines = [*bought, f'RMSE of the mean of the committee on the {split} frames, {seen}.']
     doubts = [
         (made.number, made.calibration['forces'].reason)
         for made in record.rounds
@@ -86,6 +87,29 @@ def notes(record: CampaignRecord) -> list[str]:
         numbers = ', '.join(str(number) for number, other in doubts if other == reason)
         lines.append(f'* safer slope in round {numbers}: {reason}.')
     return lines
+
+
+def labels_in_words(record: CampaignRecord) -> str:
+    """How many labels were bought, how many were there already, and how many failed."""
+    failed = f', {len(record.failures)} failed' if record.failures else ''
+    return f'{record.n_labels} labels bought, {record.n_reused} reused from the database{failed}'
+
+
+def label_table(record: CampaignRecord) -> str:
+    """Table of the labellings: frames asked for, bought, reused from the database, failed."""
+    rows = [('labelling', 'asked for', 'bought', 'reused', 'failed'), *label_rows(record)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return '\n'.join(
+        GAP.join([row[0].ljust(widths[0]), *(row[column].rjust(widths[column]) for column in range(1, 5))])
+        for row in rows
+    )
+
+
+def label_rows(record: CampaignRecord) -> list[tuple[str, ...]]:
+    """One row of texts a labelling, as in :func:`label_table`, and one of their sums."""
+    counts = [(made.name, made.n_requested, made.n_bought, made.n_reused, made.n_failed) for made in record.labellings]
+    sums = ('all', *(sum(int(row[column]) for row in counts) for column in range(1, 5)))
+    return [tuple(str(cell) for cell in row) for row in [*counts, sums]]
 
 
 def milli(value: float | None) -> str:

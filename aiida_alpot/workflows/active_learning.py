@@ -12,18 +12,18 @@ from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 from aiida_alpot.calculations.augment import run_plan
 from aiida_alpot.calculations.campaign import choose_test_frames, summarise_campaign
 from aiida_alpot.calculations.functions import extend_dataset
-from aiida_alpot.calculations.labels import level_of_theory
 from aiida_alpot.calculations.mace_train import validate_dataset
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.structures import structure_to_frame
+from aiida_alpot.worker.frames import check_one_level
 from aiida_alpot.worker.options import integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
 from aiida_alpot.workflows.exploration import ExplorationWorkChain, eligible, start_frames
 from aiida_alpot.workflows.fan_out import how_it_ended, validate_positive
-from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain
+from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain, level_of_inputs
 from aiida_alpot.workflows.protocols import ProtocolMixin
 from aiida_alpot.workflows.structures import checked_structures, validate_structures
 from aiida_alpot.workflows.training import TrainingWorkChain
@@ -468,17 +468,20 @@ def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
 
     :raises ValueError: for labels of another level of theory, no frames to train on, no frame to start from.
     """
-    parameters, pseudos = labelling.pw.pw.parameters.get_dict(), labelling.pw.pw.pseudos
-    level, _ = level_of_theory(
-        parameters, {element: pseudo.md5 for element, pseudo in pseudos.items()}, labelling.kpoints_distance.value
-    )
+    level = str(level_of_inputs(labelling))
     with dataset.open_store() as store:
-        others = sorted(name or 'unknown' for name in store.levels_of_theory() if name != level)
-    if others or dataset.n_labelled == 0:
+        levels = store.levels_of_theory()
+    remedy = 'give `labelling` the settings that the labels were made with'
+    if dataset.n_labelled == 0:
+        raise ValueError(f'`dataset`: it has no labels, and this campaign would add labels of level {level}; {remedy}.')
+    try:
+        check_one_level([level, *levels])
+    except ValueError as exception:
+        found = ', '.join(name or 'unknown' for name in levels)
         raise ValueError(
-            f'`dataset`: its labels are of level of theory {", ".join(others) or "none"}, and this campaign would add '
-            f'labels of level {level}; give `labelling` the settings that the labels were made with.'
-        )
+            f'`dataset`: its labels are of level of theory {found}, and this campaign would add labels of level '
+            f'{level}; {remedy} ({exception}).'
+        ) from exception
     problem = validate_dataset(dataset, None)
     if problem:
         raise ValueError(f'`dataset`: {problem}.')

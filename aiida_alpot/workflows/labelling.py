@@ -14,9 +14,17 @@ from aiida_pseudo.groups.family import PseudoPotentialFamily
 from aiida_quantumespresso.workflows.pw.base import PwBaseWorkChain
 from ase.data import atomic_numbers, ground_state_magnetic_moments
 
-from aiida_alpot.calculations.labels import collect_labels, extract_structures
+from aiida_alpot.calculations.labels import (
+    ask_ledger,
+    collect_labels,
+    extract_structures,
+    frames_to_calculate,
+    level_of_theory,
+    reuse_labels,
+)
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.worker.options import number
+from aiida_alpot.worker.frames import ISOLATED_ATOM, LevelOfTheory
+from aiida_alpot.worker.options import boolean, number
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended, validate_positive
 from aiida_alpot.workflows.protocols import ProtocolMixin
@@ -38,9 +46,10 @@ CHUNK = 50
 class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
     """Label every frame of a data set with energy, forces and stress from pw.x.
 
-    One ``PwBaseWorkChain`` a frame, with k-points by distance. A frame for which pw.x fails does not stop the others:
-    it is listed in ``report`` with its exit code. Isolated atoms are calculated spin-polarised, starting from the
-    magnetic moment of the ground state of the atom.
+    What a data set of the profile has at the same level of theory is taken from there. Each structure that is left gets
+    one ``PwBaseWorkChain``, with k-points by distance. A frame for which pw.x fails does not stop the others: it is
+    listed in ``report`` with its exit code. Isolated atoms are calculated spin-polarised, starting from the magnetic
+    moment of the ground state of the atom.
     """
 
     STAGE = 'labelling'
@@ -48,7 +57,11 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
     @classmethod
     def define(cls, spec: Any) -> None:
         super().define(spec)
-        spec.input('frames', valid_type=PESData, help='The frames to label; labels they already have are ignored.')
+        spec.input(
+            'frames',
+            valid_type=PESData,
+            help='The frames to label; labels that they have at another level of theory are dropped.',
+        )
         spec.input(
             'kpoints_distance',
             valid_type=orm.Float,
@@ -61,15 +74,26 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             validator=validate_positive,
             help='Convergence threshold of the self-consistency for each atom, Ry.',
         )
+        spec.input(
+            'use_ledger',
+            valid_type=orm.Bool,
+            default=lambda: orm.Bool(True),
+            help='Take labels that data sets of the profile have at the same level of theory, in place of computing '
+            'them again.',
+        )
         spec.expose_inputs(
             PwBaseWorkChain, namespace='pw', exclude=('pw.structure', 'pw.kpoints', 'kpoints', 'kpoints_distance')
         )
         spec.output('labelled', valid_type=PESData, required=False, help='The frames that were labelled.')
-        spec.output('report', valid_type=orm.Dict, help='How many were asked for, labelled, failed, and why.')
+        spec.output(
+            'report',
+            valid_type=orm.Dict,
+            help='How many frames were asked for, labelled, reused and from where, failed and why.',
+        )
         spec.exit_code(
             310, 'ERROR_ALL_FAILED', message='none of {n} pw.x calculations gave a label; the first: {first}'
         )
-        spec.outline(cls.order_tasks, while_(cls.has_tasks)(cls.run_tasks), cls.collect)
+        spec.outline(cls.take_known, cls.order_tasks, while_(cls.has_tasks)(cls.run_tasks), cls.collect)
 
     @classmethod
     def get_builder_from_protocol(
@@ -98,6 +122,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         if inputs['pw_protocol'] not in PwBaseWorkChain.get_available_protocols():
             known = ', '.join(PwBaseWorkChain.get_available_protocols())
             raise ValueError(f'`labelling.pw_protocol`: {inputs["pw_protocol"]!r} is none of {known}.')
+        boolean('labelling.use_ledger', inputs['use_ledger'])
         check_cards(inputs['parameters'])
         code = load_checked_code(code, 'quantumespresso.pw', 'codes.pw')
         symbols = sorted(frames.elements if frames is not None else elements or [], key=atomic_numbers.__getitem__)
@@ -122,6 +147,7 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             builder.frames = frames
         builder.kpoints_distance = orm.Float(inputs['kpoints_distance'] or pw.kpoints_distance.value)
         builder.conv_thr_per_atom = orm.Float(inputs['conv_thr_per_atom'])
+        builder.use_ledger = orm.Bool(inputs['use_ledger'])
         builder.max_concurrent = orm.Int(
             checked_concurrency(code, inputs['max_concurrent'], 'labelling.max_concurrent', job_options)
         )
@@ -132,12 +158,39 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
         builder.pw.clean_workdir = orm.Bool(inputs['clean_workdir'])
         return builder
 
+    @property
+    def level(self) -> LevelOfTheory:
+        """Level of theory for all elements."""
+        return level_of_inputs(self.inputs)
+
+    def take_known(self) -> None:
+        """Take the labels that the database has."""
+        self.ctx.reused_pk = self.ctx.picks_pk = None
+        self.ctx.reused = []
+        if not self.inputs.use_ledger.value:
+            return
+        known = ask_ledger(self.inputs.frames, self.level)
+        for problem in known.problems:
+            self.report(f'the label ledger is incomplete: {problem}')
+        if not len(known):
+            return
+        picks = orm.Dict(known.picks()).store()
+        sources = {key: orm.load_node(pick['uuid']) for key, pick in picks.get_dict().items()}
+        self.ctx.picks_pk = picks.pk
+        self.ctx.reused_pk = reuse_labels(self.inputs.frames, picks, **sources).pk
+        self.ctx.reused = known.questions.tolist()
+        self.report(
+            f'{len(known)} of {len(self.inputs.frames)} frames have their label in the database, in {len(sources)} '
+            f'data set{"" if len(sources) == 1 else "s"}'
+        )
+
     def order_tasks(self) -> None:
-        """Largest frames first, so that the last ones to run are short."""
+        """What is not known, the largest frames first, so that the last ones to run are short."""
         sizes = self.inputs.frames.column('n_atoms')
-        self.ctx.order = sorted(range(len(sizes)), key=lambda index: (-int(sizes[index]), index))
+        unknown = frames_to_calculate(self.inputs.frames, self.level, self.ctx.reused)
+        self.ctx.order = sorted(unknown, key=lambda index: (-int(sizes[index]), index))
         self.ctx.n_tasks = len(self.ctx.order)
-        self.ctx.isolated = np.flatnonzero(self.inputs.frames.column('origin') == 'isolated_atom').tolist()
+        self.ctx.isolated = np.flatnonzero(self.inputs.frames.column('origin') == ISOLATED_ATOM).tolist()
         self.ctx.structure_pks = {}
         self.ctx.parameter_pks = {}
 
@@ -196,6 +249,9 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
                         'reason': failure_reason(child),
                     }
                 )
+        taken = {}
+        if self.ctx.reused_pk is not None:
+            taken = {'reused': orm.load_node(self.ctx.reused_pk), 'picks': orm.load_node(self.ctx.picks_pk)}
         outputs = collect_labels(
             self.inputs.frames,
             self.inputs.pw.pw.parameters,
@@ -203,13 +259,20 @@ class AbInitioLabellingWorkChain(ProtocolMixin, FanOutWorkChain):
             orm.List(sorted(failures, key=lambda failure: failure['index'])),
             pseudos=dict(self.inputs.pw.pw.pseudos),
             trajectories=trajectories,
+            **taken,
         )
         self.out_many(outputs)
         for failure in failures:
             self.report(f'frame {failure["index"]}: no label, exit code {failure["exit_status"]}: {failure["reason"]}')
-        if not trajectories:
+        if 'labelled' not in outputs:
             return self.exit_codes.ERROR_ALL_FAILED.format(n=len(failures), first=failures[0]['reason'])
         return None
+
+
+def level_of_inputs(inputs: Any) -> LevelOfTheory:
+    """Level of theory, for all elements, of the labels that these inputs of the work chain give."""
+    pseudos = {element: pseudo.md5 for element, pseudo in inputs.pw.pw.pseudos.items()}
+    return level_of_theory(inputs.pw.pw.parameters.get_dict(), pseudos, inputs.kpoints_distance.value)[0]
 
 
 def failure_reason(process: orm.ProcessNode) -> str:

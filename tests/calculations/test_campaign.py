@@ -77,7 +77,9 @@ def test_summary(make_frame: Callable[..., Frame]) -> None:
     }
     failure = {'index': 1, 'exit_status': 410, 'reason': 'x'}
     labelling = {
-        'labelling_initial': orm.Dict({'n_requested': 4, 'n_labelled': 3, 'n_failed': 1, 'failures': [failure]}),
+        'labelling_initial': orm.Dict(
+            {'n_requested': 4, 'n_labelled': 3, 'n_reused': 2, 'n_failed': 1, 'failures': [failure]}
+        ),
         'labelling_1': orm.Dict({'n_requested': 2, 'n_labelled': 2, 'n_failed': 0, 'failures': []}),
     }
     results = summarise_campaign(orm.Str('converged'), rounds=rounds, labelling=labelling).get_dict()
@@ -85,7 +87,7 @@ def test_summary(make_frame: Callable[..., Frame]) -> None:
     assert [made['round'] for made in results['rounds']] == [1, 2, 10]
     assert [made['n_labelled'] for made in results['rounds']] == [1, 2, 10]
     assert results['rounds'][2]['metrics']['test']['forces']['rmse'] == 1.0
-    assert results['labels'] == {'requested': 6, 'labelled': 5, 'failed': 1}
+    assert results['labels'] == {'requested': 6, 'labelled': 5, 'reused': 2, 'failed': 1}
     assert results['failures'] == [failure]
 
 
@@ -94,4 +96,4 @@ def test_summary_without_labelling(make_frame: Callable[..., Frame]) -> None:
     nodes = {'dataset': PESData(frames=[make_frame(0)])}
     nodes |= {name: orm.Dict({'counts': {}, 'thresholds': {}}) for name in ('metrics', 'calibration', 'selection')}
     results = summarise_campaign(orm.Str('max_rounds'), rounds={'round_1': nodes}).get_dict()
-    assert results['labels'] == {'requested': 0, 'labelled': 0, 'failed': 0} and results['failures'] == []
+    assert results['labels'] == {'requested': 0, 'labelled': 0, 'reused': 0, 'failed': 0} and results['failures'] == []

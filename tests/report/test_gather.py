@@ -191,6 +191,7 @@ def test_settings_and_labels(campaign: orm.WorkChainNode) -> None:
     assert record.settings['training.n_members'] == 2
     assert (record.targets['forces'], record.tolerance['forces']) == (0.05, 0.15)
     assert (record.n_labels, record.labellings[0].n_failed) == (3, 1)
+    assert record.n_reused == 0  # of a report from before there was a ledger
     failure = record.failures[0]
     assert (failure.labelling, failure.exit_status, failure.reason) == ('labelling_initial', 410, 'no convergence')
     assert record.elements == ('Si',)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from aiida_alpot.report.html import write_report
-from aiida_alpot.report.record import CampaignRecord
+from aiida_alpot.report.record import CampaignRecord, Labelling
 
 VOID = {'meta', 'img', 'br', 'link'}
 
@@ -64,6 +64,14 @@ def test_page_is_complete(make_record: Callable[..., CampaignRecord], tmp_path: 
     assert [words for words in EXPECTED if words not in text] == []
     assert 'The electronic minimization &lt;cycle&gt; failed' in text
     assert re.search(r'fell from 144 to 51\.8 meV/Å', text)
+
+
+def test_reused_labels(make_record: Callable[..., CampaignRecord], tmp_path: Path) -> None:
+    """A campaign that bought none has no cost a label, and says so."""
+    labellings = (Labelling('labelling_initial', 41, 40, 1, n_reused=40),)
+    text = check(write_report(make_record(labellings=labellings), tmp_path))
+    assert 'all labels are reused' in text and 'labels computed, 40 reused, 1 failed' in text
+    assert '<td>labelling_initial</td><td>41</td><td>0</td><td>40</td><td>1</td>' in text
 
 
 def test_campaign_without_anything(make_record: Callable[..., CampaignRecord], tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from aiida_alpot.report.record import CampaignRecord, Round
-from aiida_alpot.report.table import duration, milli, round_table, stage_table
+from aiida_alpot.report.record import CampaignRecord, Labelling, Round
+from aiida_alpot.report.table import duration, label_table, milli, round_table, stage_table
 
 
 def test_numbers_are_in_the_table(make_record: Callable[..., CampaignRecord]) -> None:
@@ -38,6 +38,20 @@ def test_no_round(make_record: Callable[..., CampaignRecord]) -> None:
     """Before the first round there is a sentence."""
     assert round_table(make_record(rounds=())) == 'No round has been trained yet.'
     assert round_table(make_record(rounds=(Round(1, 15, {'train': 11, 'validation': 4}),))).endswith('evaluated yet.')
+
+
+def test_labels_are_counted(make_record: Callable[..., CampaignRecord]) -> None:
+    """What was bought, reused and failed, below the rounds and for each labelling."""
+    labellings = (Labelling('labelling_initial', 41, 40, 1, n_reused=30), Labelling('labelling_test', 12, 12, 0))
+    record = make_record(labellings=labellings)
+    assert (record.n_labels, record.n_reused) == (22, 30)
+    assert '22 labels bought, 30 reused from the database, 1 failed.' in round_table(record)
+    lines = [line.split() for line in label_table(record).splitlines()]
+    assert lines[1:] == [
+        ['labelling_initial', '41', '10', '30', '1'],
+        ['labelling_test', '12', '12', '0', '0'],
+        ['all', '53', '22', '30', '1'],
+    ]
 
 
 def test_stage_table(make_record: Callable[..., CampaignRecord]) -> None:

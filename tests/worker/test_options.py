@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from aiida_alpot.worker.options import build, choice, device, integer, lookup, number, numbers
+from aiida_alpot.worker.options import boolean, build, choice, device, integer, lookup, number, numbers
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,11 @@ def test_device(value):
 def test_device_that_torch_does_not_know(value):
     with pytest.raises(ValueError, match=r'`device` is .*expected cpu, cuda'):
         device('device', value)
+
+
+@pytest.mark.parametrize('value', ['no', 0, 1, None])
+def test_what_only_looks_like_a_boolean(value: object) -> None:
+    """A word or a number would be taken for its truth value."""
+    assert boolean('on', True) is True and boolean('on', False) is False
+    with pytest.raises(ValueError, match=f'`on` is {value!r}, expected true or false'):
+        boolean('on', value)

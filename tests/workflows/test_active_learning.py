@@ -14,7 +14,6 @@ from ase import Atoms
 from ase.build import bulk
 from plumpy.ports import PortNamespace
 
-from aiida_alpot.calculations.labels import level_of_theory
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.workflows.active_learning import (
     STAGES,
@@ -24,6 +23,7 @@ from aiida_alpot.workflows.active_learning import (
     end_of_campaign,
     validate_start,
 )
+from aiida_alpot.workflows.labelling import level_of_inputs
 
 PEER_INPUTS = 357
 """Leaf inputs of the closest peer (defect 21)."""
@@ -205,8 +205,7 @@ def make_dataset(campaign_codes: dict[str, str], make_frame: Callable) -> Callab
         labelling = build(
             campaign_codes, Atoms(list(numbers), np.eye(len(numbers), 3) * 3, cell=[9] * 3, pbc=True)
         ).labelling
-        pseudos = {element: pseudo.md5 for element, pseudo in labelling.pw.pw.pseudos.items()}
-        level, _ = level_of_theory(labelling.pw.pw.parameters.get_dict(), pseudos, labelling.kpoints_distance.value)
+        level = level_of_inputs(labelling)
         return PESData(
             frames=[
                 make_frame(
@@ -216,8 +215,10 @@ def make_dataset(campaign_codes: dict[str, str], make_frame: Callable) -> Callab
                         'numbers': list(numbers),
                         'split': split,
                         'origin': 'supercell',
-                        'level_of_theory': level,
                         **changes,
+                        'level_of_theory': changes.get('level_of_theory', '{level}').format(
+                            level=level, base=level.base, isolated=level.of(level.potentials, 'isolated')
+                        ),
                     },
                 )
                 for i, split in enumerate(('train', 'validation'))
@@ -275,6 +276,10 @@ class TestBuilder:
         chain.initialise()
         assert not chain.needs_initial_data() and chain.dataset.uuid == dataset.uuid
 
+    def test_treatments_may_be_mixed(self, campaign_codes: dict[str, str], make_dataset: Callable) -> None:
+        """Isolated atoms have a level of their own, at the same base."""
+        build(campaign_codes, [], dataset=make_dataset(level_of_theory='{isolated}'))
+
     @pytest.mark.parametrize(
         ('changes', 'sentence'),
         [
@@ -283,6 +288,14 @@ class TestBuilder:
                 '`dataset`: its labels are of level of theory lda, and this campaign would add',
             ),
             ({'level_of_theory': ''}, '`dataset`: its labels are of level of theory unknown'),
+            (
+                {'level_of_theory': '{base}[Si:0123456789ab]'},
+                'the labels come from several pseudopotentials of Si (MD5 0123456789ab, ',
+            ),
+            (
+                {'energy': None, 'forces': None, 'stress': None, 'level_of_theory': ''},
+                '`dataset`: it has no labels, and this campaign would add',
+            ),
             ({'split': 'train'}, '`dataset`: the data set has no labelled frame in split `validation`'),
             ({'origin': 'surface'}, '`exploration.start_origins`: of input, supercell the data set has no frame'),
             ({'numbers': [14]}, '`exploration.start_origins`: of input, supercell the data set has no frame'),

@@ -17,7 +17,8 @@ from aiida_alpot.worker.frames import Frame
 from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain, check_pseudo_family, isolated_atom_spin
 
 FAMILY = 'Debian/PBE'
-OVERRIDES: dict[str, Any] = {'pseudo_family': FAMILY, 'kpoints_distance': 0.8}
+OVERRIDES: dict[str, Any] = {'pseudo_family': FAMILY, 'kpoints_distance': 0.8, 'use_ledger': False}
+"""Without the ledger, which would know the labels of other tests; it has tests of its own."""
 
 
 def silicon(volume: float, shift: float = 0.05, **fields: Any) -> Frame:
@@ -91,6 +92,8 @@ class TestBuilder:
         assert builder.pw.pw.metadata.options.max_wallclock_seconds == 60
         assert builder.pw.pw.metadata.options.withmpi is False
         assert builder.frames is frames
+        assert builder.use_ledger.value is False
+        assert AbInitioLabellingWorkChain.get_protocol_inputs()['use_ledger'] is True
 
     def test_kpoints_of_the_pw_protocol(self, campaign_codes: dict[str, str]) -> None:
         """Without a distance that of aiida-quantumespresso's protocol counts."""
@@ -178,10 +181,13 @@ class TestRun:
         assert node.outputs.labelled.n_labelled == 5
 
     def test_one_level_of_theory(self, node: orm.WorkChainNode) -> None:
-        """The isolated atom with spin has the same one."""
-        fingerprint = node.outputs.report['level_of_theory']
-        assert len(fingerprint) == 64
-        assert node.outputs.labelled.levels_of_theory == {fingerprint: 5}
+        """The isolated atom with spin has the same base, and a treatment of its own."""
+        base = node.outputs.report['level_of_theory']
+        assert base.startswith('pw-') and len(base) == 19
+        assert node.outputs.labelled.levels_of_theory == {base: 5}
+        md5 = node.inputs.pw.pw.pseudos.Si.md5[:12]
+        levels = node.outputs.labelled.column('level_of_theory').tolist()
+        assert levels == [f'{base}[Si:{md5}]'] * 4 + [f'{base}[Si:{md5},+isolated]']
 
     def test_forces(self, node: orm.WorkChainNode) -> None:
         """They sum to zero, and pull the shifted atom back: eV/A, not Ry/bohr (a factor of 26)."""
