@@ -17,6 +17,7 @@ import click
 import yaml
 from aiida.engine import CalcJob, Process
 
+from aiida_alpot.cli.data import data
 from aiida_alpot.cli.main import main
 from aiida_alpot.worker.acquisition.config import EvaluationConfig
 from aiida_alpot.worker.acquisition.gate import GateSettings
@@ -31,8 +32,10 @@ GROUPS = {
     'aiida.calculations': 'Calculations',
     'aiida.parsers': 'Parsers',
     'aiida.data': 'Data',
+    'aiida.cmdline.data': 'Commands of verdi',
     'console_scripts': 'Programs',
 }
+DATA_COMMAND = 'verdi data alpot.pes'
 NOT_SHOWN = ('metadata', 'monitors', 'remote_folder')
 """Inputs that every process of AiiDA has."""
 
@@ -64,15 +67,19 @@ def write_all(directory: Path) -> None:
 
 
 def cli_page() -> str:
-    """The help of every command of ``aiida-alpot``."""
-    context = click.Context(main, info_name='aiida-alpot', terminal_width=100)
-    sections = ['# Command line\n', f'```text\n{main.get_help(context)}\n```\n']
-    for name in main.list_commands(context):
-        command = main.get_command(context, name)
-        assert command is not None, f'{name} is registered but does not exist'
-        child = click.Context(command, info_name=name, parent=context, terminal_width=100)
-        sections.append(f'## aiida-alpot {name}\n\n```text\n{command.get_help(child)}\n```\n')
+    """The help of every command of ``aiida-alpot`` and of ``verdi data alpot.pes``."""
+    sections = ['# Command line\n', *_command_sections(main, 'aiida-alpot'), *_command_sections(data, DATA_COMMAND)]
     return '\n'.join(sections)
+
+
+def _command_sections(group: click.Group, name: str) -> Iterator[str]:
+    context = click.Context(group, info_name=name, terminal_width=100)
+    yield f'## {name}\n\n```text\n{group.get_help(context)}\n```\n'
+    for command_name in group.list_commands(context):
+        command = group.get_command(context, command_name)
+        assert command is not None, f'{command_name} is registered but does not exist'
+        child = click.Context(command, info_name=command_name, parent=context, terminal_width=100)
+        yield f'### {name} {command_name}\n\n```text\n{command.get_help(child)}\n```\n'
 
 
 def table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -102,14 +102,15 @@ class PESData(Data):
     def select(self, indices: Iterable[int]) -> PESData:
         """Unstored data set of some of the frames, in this order, in a shard of their own."""
         with self.open_store() as store:
-            return type(self)(frames=store.select(indices), allow_mixed_levels=len(self.levels_of_theory) > 1)
+            # Levels that may stand together in all may stand together in some.
+            return type(self)(frames=store.select(indices), allow_mixed_levels=True)
 
     def upgraded(self) -> PESData:
         """Unstored data set of the same frames in shards of the schema version of today; this one stays as it is."""
         with ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
             sources = [open_random_access(stack, self, shard_path(digest)) for digest in self.shards]
             paths = [upgrade_shard(source, directory) for source in sources]
-            return type(self).from_shards(paths, allow_mixed_levels=len(self.levels_of_theory) > 1)
+            return type(self).from_shards(paths, allow_mixed_levels=True)
 
     def _put_file(self, path: Path) -> None:
         digest = check_shard_name(path)

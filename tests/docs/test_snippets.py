@@ -66,7 +66,62 @@ def test_reading_data(make_frame: Any) -> None:
     for block in blocks('howto/read_data.md', 'runnable: profile'):
         run(block, namespace)
     assert namespace['dataset'].pk == dataset.pk
+    assert namespace['per_atom'].shape == (2,) and namespace['batch'].positions.shape == (8, 3)
     assert Path('dataset.xyz').is_file() and Path('train.xyz').is_file()
+
+
+@pytest.mark.usefixtures('profile')
+def test_queries(make_frame: Any) -> None:
+    from aiida_alpot.data.pes import PESData
+
+    level, pw = 'VASP PBE 520 eV', 'pw-0123456789abcdef'
+    sets = {
+        'alloy': [make_frame(k, numbers=[14, 32] * 2, level_of_theory=level, split='test') for k in range(60)],
+        'silicon': [make_frame(100, numbers=[14] * 4, level_of_theory=f'{pw}[Si:0]', origin='md', split='test')],
+        'nothing': [make_frame(200, labelled=False, numbers=[6] * 4)],
+    }
+    nodes = {name: PESData(frames=frames).store() for name, frames in sets.items()}
+    namespace: dict[str, Any] = {}
+    for block in blocks('howto/query.md', 'runnable: profile'):
+        run(block, namespace)
+    wanted = {
+        'with_silicon': ['silicon', 'alloy'],
+        'with_both': ['alloy'],
+        'only_silicon': ['silicon'],
+        'alloy': ['alloy'],
+        'mine': ['alloy'],
+        'computed_here': ['silicon'],
+        'large': [],
+        'with_stress': ['silicon', 'alloy'],
+        'testable': ['alloy'],
+        'from_dynamics': ['silicon'],
+        'unlabelled': ['nothing'],
+        'equal': ['silicon'],
+        'made_by_campaigns': [],
+    }
+    for name, found in wanted.items():
+        assert [node.uuid for node in namespace[name]] == [nodes[key].uuid for key in found], name
+    assert len(namespace['nodes']) == 1 and namespace['small'].n_frames == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('profile')
+def test_command_line(make_frame: Any) -> None:
+    from aiida import orm
+
+    from aiida_alpot.data.pes import PESData
+
+    dataset = PESData(
+        frames=[make_frame(k, numbers=[14] * 4, split=split) for k, split in enumerate(('train', 'test'))]
+    )
+    dataset.label = 'silicon'
+    namespace: dict[str, Any] = {'dataset': dataset.store()}
+    for block in blocks('howto/import_export.md', 'runnable: profile'):
+        run(block, namespace)
+    assert Path('train.xyz').is_file() and Path('sets.aiida').is_file()
+    labels = orm.QueryBuilder().append(PESData, project='label').all(flat=True)
+    assert {'silicon', 'training set', 'both'} <= set(labels)
+    assert namespace['steps'].n_frames == namespace['unlabelled'].n_frames == 2
 
 
 @pytest.mark.usefixtures('profile')
@@ -78,6 +133,20 @@ def test_starting_from_labels(make_frame: Any) -> None:
     run(first, namespace)
     assert namespace['dataset'].splits == {'train': 16, 'validation': 2, 'test': 2}
     assert namespace['dataset'].creator is not None
+
+
+@pytest.mark.usefixtures('profile')
+def test_leaving_a_data_set_out(make_frame: Any) -> None:
+    from aiida_alpot.data.ledger import find_labels
+    from aiida_alpot.data.pes import PESData
+
+    dataset = PESData(frames=[make_frame(0)]).store()
+    with dataset.open_store() as store:
+        question = store.digests(), ['pbe'], {}
+    assert len(find_labels(*question)) == 1
+    for block in blocks('topics/ledger.md', 'runnable: profile'):
+        run(block, {})
+    assert len(find_labels(*question)) == 0
 
 
 @pytest.fixture(scope='module')

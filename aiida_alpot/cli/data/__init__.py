@@ -1,0 +1,52 @@
+"""``verdi data alpot.pes``: data sets on the command line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+from aiida.cmdline.groups import VerdiCommandGroup
+
+#: Each command: where its function is, and what the list of commands says about it. Neither the list nor another
+#: command imports the module, so that `verdi` stays fast.
+COMMANDS: dict[str, tuple[str, str]] = {
+    'list': ('aiida_alpot.cli.data.listing:list_datasets', 'List data sets.'),
+    'show': ('aiida_alpot.cli.data.show:show', 'Show what a data set holds and where it comes from.'),
+    'stats': ('aiida_alpot.cli.data.stats:stats', 'Ranges of the labels, counts and duplicates.'),
+    'export': ('aiida_alpot.cli.data.export:export', 'Write frames to a file, or nodes to an AiiDA archive.'),
+    'import': ('aiida_alpot.cli.data.importing:import_file', 'Make a data set of a file, or import an AiiDA archive.'),
+    'collect': ('aiida_alpot.cli.data.collect:collect', 'Make a data set of pw.x calculations in the database.'),
+    'merge': ('aiida_alpot.cli.data.merge:merge', 'Put data sets together.'),
+}
+
+
+class LazyVerdiGroup(VerdiCommandGroup):
+    """A group of `verdi` whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in the order of :data:`COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; an unknown one is refused with the nearest names."""
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, function = COMMANDS[cmd_name][0].split(':')
+            self.add_command(getattr(import_module(module), function), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from :data:`COMMANDS` alone."""
+        with formatter.section('Commands'):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group('alpot.pes', cls=LazyVerdiGroup, context_settings={'help_option_names': ['-h', '--help']})
+def data() -> None:
+    """Data sets of labelled structures (PESData).
+
+    \b
+    Examples:
+      verdi data alpot.pes import labels.xyz --level-of-theory "VASP PBE 520 eV" --energies total
+      verdi data alpot.pes list --element Si
+      verdi data alpot.pes export 1234 train.xyz --split train
+    """
