@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from aiida_alpot.worker.frames import Frame
+from aiida_alpot.worker.frames import PROPERTIES, Frame
 
 if TYPE_CHECKING:
     from aiida_alpot.campaign.environment import Environment
@@ -63,11 +63,15 @@ def assert_same_frame() -> Callable[[Frame, Frame], None]:
     """Check that two frames agree to the last bit."""
 
     def check(left: Frame, right: Frame) -> None:
-        for name in ('numbers', 'positions', 'cell', 'pbc', 'forces', 'stress'):
+        for name in ('numbers', 'positions', 'cell', 'pbc', *PROPERTIES):
             a, b = getattr(left, name), getattr(right, name)
             assert (a is None) == (b is None), name
-            assert a is None or (a.dtype == b.dtype and np.array_equal(a, b)), name
-        for name in ('energy', 'lineage', 'origin', 'split', 'level_of_theory', 'frame_id'):
+            assert a is None or (np.array_equal(a, b) and np.asarray(a).dtype == np.asarray(b).dtype), name
+        assert set(left.arrays) == set(right.arrays)
+        for name, array in left.arrays.items():
+            assert array.dtype == right.arrays[name].dtype, name
+            assert np.array_equal(array, right.arrays[name]), name
+        for name in ('lineage', 'origin', 'split', 'level_of_theory', 'frame_id'):
             assert getattr(left, name) == getattr(right, name), name
         assert dict(left.metadata) == dict(right.metadata)
 

@@ -21,6 +21,9 @@ from .shard import ARRAYS, COLUMNS, ShardError, is_per_atom, open_shard, write_s
 CHUNK_ATOMS = 2**16
 """Iteration reads about this many atoms at a time."""
 
+MANY_TEXTS = 1024
+"""Up to this number the distinct texts of a shard are read at once where one is needed."""
+
 Rows = dict[str, np.ndarray]
 """Some of the arrays of a shard, by name, for a range of frames."""
 
@@ -53,16 +56,26 @@ class _Shard:
         if name not in self._texts:
             raw = self.arrays[f'{name}_utf8'][...].tobytes()
             bounds = self.arrays[f'{name}_offsets'][...].tolist()
-            try:
-                self._texts[name] = [raw[i:j].decode('utf-8') for i, j in pairwise(bounds)]
-            except UnicodeDecodeError as error:
-                raise self.damaged(f'`{name}` is no UTF-8 ({error})') from None
+            self._texts[name] = [self._decoded(name, raw[i:j]) for i, j in pairwise(bounds)]
         return self._texts[name]
+
+    def text(self, name: str, code: int) -> str:
+        """One of the distinct texts; where there are many, only this one is read."""
+        if name in self._texts or len(self.arrays[f'{name}_offsets']) <= MANY_TEXTS:
+            return self.texts(name)[code]
+        start, stop = self.arrays[f'{name}_offsets'][code : code + 2].tolist()
+        return self._decoded(name, self.arrays[f'{name}_utf8'][start:stop].tobytes())
+
+    def _decoded(self, name: str, raw: bytes) -> str:
+        try:
+            return raw.decode('utf-8')
+        except UnicodeDecodeError as error:
+            raise self.damaged(f'`{name}` is no UTF-8 ({error})') from None
 
     def codes(self, name: str, start: int, stop: int) -> np.ndarray:
         """For each frame the index into the texts of a text column, shape (n,)."""
         codes: np.ndarray = self.arrays[f'{name}_codes'][start:stop]
-        if len(codes) and not (codes.min() >= 0 and codes.max() < len(self.texts(name))):
+        if len(codes) and not (codes.min() >= 0 and codes.max() < len(self.arrays[f'{name}_offsets']) - 1):
             raise self.damaged(f'`{name}_codes` point beyond the texts')
         return codes
 
@@ -81,7 +94,7 @@ class _Shard:
         if self.version > 1:
             return self.arrays['frame_id'][start:stop]
         if self._digests is None:  # Version 1 took them on another grid.
-            ids = b''.join(bytes.fromhex(frame.frame_id) for frame in self.frames(0, len(self)))
+            ids = b''.join(bytes.fromhex(frame.frame_id) for i, j in self.chunks() for frame in self.frames(i, j))
             self._digests = np.frombuffer(ids, dtype='<u1').reshape(-1, 32)
         return self._digests[start:stop]
 
@@ -116,9 +129,10 @@ class _Shard:
 
     def frames(self, start: int, stop: int) -> Iterator[Frame]:
         """Frames ``start:stop``, read in one go."""
-        codes = {name: self.codes(name, start, stop) for name in PROVENANCE}
+        codes = {name: self.codes(name, start, stop).tolist() for name in PROVENANCE}
+        text = self.text if stop - start == 1 else lambda name, code: self.texts(name)[code]
         for i, (structure, labels, arrays) in enumerate(self.parts(start, stop)):
-            texts: dict[str, Any] = {name: self.texts(name)[codes[name][i]] for name in PROVENANCE}
+            texts: dict[str, Any] = {name: text(name, codes[name][i]) for name in PROVENANCE}
             texts['metadata'] = self.decode(texts['metadata'])
             yield Frame(**structure, **labels, **texts, arrays=arrays)
 

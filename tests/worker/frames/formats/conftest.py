@@ -1,4 +1,4 @@
-"""Frames with everything that a frame can have, and a comparison that forgives nothing."""
+"""Frames with everything that a frame can have."""
 
 from __future__ import annotations
 
@@ -69,25 +69,6 @@ def _array(draw: st.DrawFn, rng: np.random.Generator, n: int) -> np.ndarray:
 def any_frame() -> st.SearchStrategy[Frame]:
     """Strategy of any frame that there can be."""
     return frames()
-
-
-@pytest.fixture
-def assert_equal() -> Callable[[Frame, Frame], None]:
-    """Check that two frames agree in everything, to the last bit."""
-
-    def check(left: Frame, right: Frame) -> None:
-        for name in ('numbers', 'positions', 'cell', 'pbc', *PROPERTIES):
-            a, b = getattr(left, name), getattr(right, name)
-            assert (a is None) == (b is None), name
-            assert a is None or (np.array_equal(a, b) and np.asarray(a).dtype == np.asarray(b).dtype), name
-        assert set(left.arrays) == set(right.arrays)
-        for name, array in left.arrays.items():
-            assert array.dtype == right.arrays[name].dtype and np.array_equal(array, right.arrays[name]), name
-        for name in ('lineage', 'origin', 'split', 'level_of_theory', 'frame_id'):
-            assert getattr(left, name) == getattr(right, name), name
-        assert dict(left.metadata) == dict(right.metadata)
-
-    return check
 
 
 @pytest.fixture

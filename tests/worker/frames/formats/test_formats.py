@@ -53,7 +53,7 @@ def trainable(frame, style):
 
 @pytest.mark.parametrize(('name', 'style'), FILES)
 @given(data=st.data())
-def test_round_trips_to_the_last_bit(tmp_path, any_frame, assert_equal, name, style, data):
+def test_round_trips_to_the_last_bit(tmp_path, any_frame, assert_same_frame, name, style, data):
     frames = [trainable(frame, style) for frame in data.draw(st.lists(any_frame, min_size=1, max_size=3))]
     if style == 'metatrain' and any(frame.labels for frame in frames):
         frames = [frame if frame.energy is not None else frame.replace(energy=-2.5) for frame in frames]
@@ -61,7 +61,7 @@ def test_round_trips_to_the_last_bit(tmp_path, any_frame, assert_equal, name, st
     path = tmp_path / name
     assert write_frames(iter(frames), path, style=style) == len(frames)
     for back, frame in zip(read_frames(path), frames, strict=True):
-        assert_equal(back, frame)
+        assert_same_frame(back, frame)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
@@ -173,34 +173,34 @@ def test_errors_come_before_the_first_frame(tmp_path, full_frame):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_that_lies_needs_the_format(tmp_path, full_frame, assert_equal):
+def test_a_name_that_lies_needs_the_format(tmp_path, full_frame, assert_same_frame):
     frame = full_frame(0)
     write_frames([frame], tmp_path / 'labels.txt', format='extxyz')
     (back,) = read_frames(tmp_path / 'labels.txt', format='extxyz')
-    assert_equal(back, frame)
+    assert_same_frame(back, frame)
 
 
 @pytest.mark.parametrize('name', ['set.extxyz', 'set.db', 'set.traj', 'set.h5'])
-def test_a_declaration_speaks_of_own_frames_too(tmp_path, full_frame, assert_equal, name):
+def test_a_declaration_speaks_of_own_frames_too(tmp_path, full_frame, assert_same_frame, name):
     known, unknown = full_frame(0), full_frame(1, level_of_theory='')
     write_frames([known, unknown], tmp_path / name)
     back = list(read_frames(tmp_path / name, declaration=LabelDeclaration(level_of_theory='pbe')))
-    assert_equal(back[0], known)
-    assert_equal(back[1], unknown.replace(level_of_theory='pbe'))
+    assert_same_frame(back[0], known)
+    assert_same_frame(back[1], unknown.replace(level_of_theory='pbe'))
     with pytest.raises(ValueError, match=r"level of theory 'pbe', and 'scan' is declared"):
         list(read_frames(tmp_path / name, declaration=LabelDeclaration(level_of_theory='scan')))
     only = list(read_frames(tmp_path / name, declaration=LabelDeclaration(properties=('energy',))))
     assert [set(frame.labels) for frame in only] == [{'energy'}] * 2 and only[0].level_of_theory == 'pbe'
     none = list(read_frames(tmp_path / name, declaration=LabelDeclaration(properties=())))
-    assert_equal(none[0], known.unlabelled())
+    assert_same_frame(none[0], known.unlabelled())
 
 
-def test_a_shard_is_one_for_the_store_too(tmp_path, full_frame, assert_equal):
+def test_a_shard_is_one_for_the_store_too(tmp_path, full_frame, assert_same_frame):
     frames = [full_frame(seed) for seed in range(3)]
     write_frames(frames, tmp_path / 'set.h5')
     with FrameStore([tmp_path / 'set.h5']) as store:
         for back, frame in zip(store, frames, strict=True):
-            assert_equal(back, frame)
+            assert_same_frame(back, frame)
 
 
 def test_compressed_files_are_read_once(tmp_path, full_frame, monkeypatch):

@@ -385,9 +385,9 @@ def test_user_arrays_are_named(read):
         read(text, **STATED, array_keys=('label',))
 
 
-def test_an_imported_file_is_ours_from_then_on(read, tmp_path, assert_equal):
+def test_an_imported_file_is_ours_from_then_on(read, tmp_path, assert_same_frame):
     frames = read(BOTH + NO_FORCES, **STATED, missing='keep')
     for name in ('a.xyz', 'a.db', 'a.traj', 'a.h5'):
         write_frames(frames, tmp_path / name)
         for back, frame in zip(read_frames(tmp_path / name), frames, strict=True):
-            assert_equal(back, frame)
+            assert_same_frame(back, frame)
