@@ -86,6 +86,11 @@ def find_labels(digests: np.ndarray, levels: Sequence[str], needed: Mapping[str,
     :raises ValueError: for questions that make no sense.
     """
     search = LabelSearch(digests, levels, needed)
+    key_format = _repository().key_format
+    if key_format != 'sha256':
+        none = np.zeros(0, dtype=np.int64)
+        problem = f'the repository of this profile names its objects by {key_format}, only sha256 can be searched'
+        return KnownLabels(none, (), none, none, (problem,))
     data_sets = _data_sets(levels, needed) if len(levels) else []
     left_out = dict.fromkeys(shard for found in data_sets if found.left_out for shard in found.shards)
     kept = [found for found in data_sets if not found.left_out]
@@ -146,16 +151,8 @@ def _repository() -> Any:
 
     The name of a shard is the key of its object there, as both are the SHA-256 of its bytes. Asking for many objects at
     once takes microseconds for each, by way of their nodes milliseconds.
-
-    :raises ValueError: for a repository with other keys.
     """
-    repository = get_manager().get_profile_storage().get_repository()
-    if repository.key_format != 'sha256':
-        raise ValueError(
-            f'the repository of this profile names its objects by {repository.key_format}, and the label ledger needs '
-            'sha256, which AiiDA uses by default: set `use_ledger` to false, or move to a profile with that'
-        )
-    return repository
+    return get_manager().get_profile_storage().get_repository()
 
 
 @contextmanager

@@ -204,3 +204,12 @@ def test_nodes_are_not_loaded(make: Callable[..., list[Frame]], monkeypatch: pyt
     monkeypatch.setattr(orm, 'load_node', refuse)
     monkeypatch.setattr(PESData, 'open_store', refuse)
     assert ask(frames).sources == (node.uuid,)
+
+
+def test_a_repository_that_cannot_be_searched_is_said(monkeypatch):
+    """Not every storage of AiiDA keeps objects under their hash; labels are then bought, and the report says why."""
+    backend = type(get_manager().get_profile_storage().get_repository())
+    monkeypatch.setattr(backend, 'key_format', 'uuid4')
+    known = find_labels(np.zeros((1, 32), dtype=np.uint8), ['pbe'], {'energy': np.ones(1, dtype=bool)})
+    assert len(known) == 0
+    assert 'only sha256 can be searched' in known.problems[0]

@@ -129,7 +129,7 @@ def test_starting_from_labels(make_frame: Any) -> None:
     frames: list[Frame] = [make_frame(seed, lineage='') for seed in range(20)]
     write_extxyz(frames, Path('labels.xyz'))
     first, *_ = blocks('howto/start_from_labels.md', 'runnable: profile')
-    namespace: dict[str, Any] = {'fingerprint': 'pbe'}
+    namespace: dict[str, Any] = {'level': 'pbe'}
     run(first, namespace)
     assert namespace['dataset'].splits == {'train': 16, 'validation': 2, 'test': 2}
     assert namespace['dataset'].creator is not None
