@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from aiida_alpot.report.record import PROPERTIES, SPLIT_ORDER, CampaignRecord, Round
+from aiida_alpot.report.record import PROPERTIES, SPLIT_ORDER, CalibrationRecord, CampaignRecord, Round
 from aiida_alpot.report.table import UNITS, duration, milli
 
 # Colours that colour-blind people can tell apart (Okabe and Ito), the split that counts in the strongest.
@@ -270,13 +270,14 @@ def calibration(record: CampaignRecord) -> Figure:
 def _draw_calibration(axis: Axes, made: Round, tolerance: float | None) -> None:
     assert made.predictions is not None
     fitted = made.calibration['forces']
-    slope = float(fitted.slope or 1.0)
-    x = np.array(axis.get_xlim())
-    axis.plot(x, slope * x, color=INK, linewidth=1.6, zorder=4)
-    axis.fill_between(x, slope * x / 2, slope * x * 2, color=INK, alpha=0.06, linewidth=0, zorder=1)
+    # The axes are logarithmic.
+    x = np.geomspace(*axis.get_xlim(), 200)
+    expected = fitted.expected_error(x)
+    axis.plot(x, expected, color=INK, linewidth=1.6, zorder=4)
+    axis.fill_between(x, expected / 2, expected * 2, color=INK, alpha=0.06, linewidth=0, zorder=1)
     if tolerance is not None:
         axis.axhline(tolerance, color=LIMIT, linewidth=1.2, linestyle=DASHED, zorder=2)
-        axis.axvline(tolerance / slope, color=LIMIT, linewidth=1.2, linestyle=DASHED, zorder=2)
+        axis.axvline(fitted.threshold(tolerance), color=LIMIT, linewidth=1.2, linestyle=DASHED, zorder=2)
     for split in ('validation', 'test'):
         deviation, error = made.predictions.force_errors(split)
         style = _points(split, len(deviation), zorder=3)
@@ -298,18 +299,21 @@ def calibration_text(made: Round) -> str:
     fitted = made.calibration['forces']
     error = '' if fitted.slope_error is None or not fitted.trustworthy else f' ± {fitted.slope_error:.2f}'
     rule = '' if fitted.trustworthy else ' (safer rule)'
-    quality = f'slope {_two(fitted.slope)}{error}{rule}, R² {_two(fitted.r2)}, Spearman {_two(fitted.spearman)}'
+    what = f'slope {_two(fitted.slope)}{error}' if fitted.slope is not None else fitted.kind
+    quality = f'{what}{rule}, R² {_two(fitted.r2)}, Spearman {_two(fitted.spearman)}'
     coverage = f'covers {_percent(fitted.coverage)} of {fitted.n} validation atoms'
     if made.predictions is not None:
         deviation, found = made.predictions.force_errors('test')
         if len(found):
-            coverage += f', {_percent(covered(deviation, found, fitted.slope))} of {len(found)} test atoms'
+            coverage += f', {_percent(covered(deviation, found, fitted))} of {len(found)} test atoms'
     return f'{quality}\n{coverage}'
 
 
-def covered(deviation: np.ndarray, error: np.ndarray, slope: float | None) -> float | None:
+def covered(deviation: np.ndarray, error: np.ndarray, fitted: CalibrationRecord) -> float | None:
     """Fraction of errors not above what is expected from the deviations."""
-    return None if slope is None else float(np.mean(error <= slope * deviation))
+    if fitted.slope is None and fitted.curve is None:
+        return None
+    return float(np.mean(error <= fitted.expected_error(deviation)))
 
 
 def _two(value: float | None) -> str:

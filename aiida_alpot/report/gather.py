@@ -24,6 +24,7 @@ from aiida_alpot.report.record import (
     Scores,
     Stage,
 )
+from aiida_alpot.worker.acquisition.calibration import from_dict
 
 KINDS = ('augmentation', 'labelling', 'training', 'exploration', 'evaluation')
 BATCH = 500
@@ -172,6 +173,8 @@ def _calibration(fitted: Mapping[str, Any]) -> CalibrationRecord:
         n_frames=fitted.get('n_frames', 0),
         trustworthy=bool(fitted.get('trustworthy', False)),
         reason=fitted.get('reason') or '',
+        kind=fitted.get('kind') or 'linear',
+        curve=from_dict(fitted) if 'curve' in fitted else None,
     )
 
 

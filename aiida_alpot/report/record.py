@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from aiida_alpot.worker.acquisition.calibration import Calibration
+
 PROPERTIES = ('energy', 'forces', 'stress')
 SPLIT_ORDER = ('train', 'validation', 'test')
 SHEAR_ONCE = np.triu_indices(3)
@@ -33,7 +35,11 @@ class Errors:
 
 @dataclass(frozen=True)
 class CalibrationRecord:
-    """``error = slope x deviation`` and its quality; ``None`` for what could not be computed."""
+    """What error is expected of a deviation, and the quality of that; ``None`` for what could not be computed.
+
+    :param slope: where the expected error is proportional to the deviation.
+    :param curve: where it need not be.
+    """
 
     slope: float | None
     fitted_slope: float | None
@@ -45,6 +51,18 @@ class CalibrationRecord:
     n_frames: int
     trustworthy: bool
     reason: str
+    kind: str = 'linear'
+    curve: Calibration | None = None
+
+    def expected_error(self, deviation: np.ndarray) -> np.ndarray:
+        """Error to expect at deviations, any shape."""
+        if self.curve is not None:
+            return self.curve.expected_error(deviation)
+        return (self.slope or 1.0) * np.asarray(deviation, dtype=np.float64)
+
+    def threshold(self, tolerance: float) -> float:
+        """Deviation above which the expected error exceeds the tolerance."""
+        return self.curve.threshold(tolerance) if self.curve is not None else tolerance / (self.slope or 1.0)
 
 
 @dataclass(frozen=True, eq=False)

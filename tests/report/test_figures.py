@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from aiida_alpot.report.figures import FIGURES, calibration_text, covered, save_figures
-from aiida_alpot.report.record import CampaignRecord, Round
+from aiida_alpot.report.record import CalibrationRecord, CampaignRecord, Round
+from aiida_alpot.worker.acquisition.calibration import conformal
 
 UNITS = {
     'learning_curve': ('meV/atom', 'meV/Å', 'meV/Å³'),
@@ -79,9 +80,13 @@ def test_calibration_text_says_what_rule(make_round: Callable[..., Round]) -> No
 
 
 def test_covered() -> None:
-    """Half of the errors are below the line."""
-    assert covered(np.array([1.0, 1.0]), np.array([1.9, 2.1]), 2.0) == 0.5
-    assert covered(np.array([1.0]), np.array([1.0]), None) is None
+    line = CalibrationRecord(2.0, 2.0, None, None, None, None, 2, 2, True, '')
+    assert covered(np.array([1.0, 1.0]), np.array([1.9, 2.1]), line) == 0.5
+    assert covered(np.array([1.0]), np.array([1.0]), replace(line, slope=None)) is None
+    curve = conformal(np.arange(1.0, 41), 3 * np.arange(1.0, 41), np.arange(40))
+    bent = replace(line, slope=None, kind='conformal', curve=curve)
+    assert covered(np.array([1.0, 1.0]), np.array([2.9, 3.1]), bent) == 0.5
+    assert bent.threshold(3.0) == pytest.approx(1.0)
 
 
 def test_selected_frames_are_drawn(make_record: Callable[..., CampaignRecord]) -> None:
