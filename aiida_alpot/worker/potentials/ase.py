@@ -19,8 +19,9 @@ from ase.calculators.calculator import Calculator
 from ase.data import atomic_numbers
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from aiida_alpot.worker.frames.frame import Frame
+from aiida_alpot.worker.acquisition.representations import Feature
 from aiida_alpot.worker.potentials.committee import Committee
+from aiida_alpot.worker.potentials.neighbours import Neighbourhood
 from aiida_alpot.worker.potentials.predictions import Predictions
 
 _KEYS = {'calculator', 'parameters', 'elements', 'cutoff'}
@@ -32,14 +33,16 @@ class ASECommittee(Committee):
     :param calculators: one a member.
     """
 
+    kind = 'ASE calculators'
+
     def __init__(
-        self, calculators: Sequence[Calculator], elements: Sequence[str], cutoff: float, batch_size: int = 32
+        self, calculators: Sequence[Calculator], elements: Sequence[str], cutoff: float, batch_size: int | None = None
     ) -> None:
         super().__init__(elements, cutoff, len(calculators), batch_size)
         self._calculators = tuple(calculators)
 
     @classmethod
-    def from_files(cls, paths: Sequence[Path], batch_size: int = 32) -> ASECommittee:
+    def from_files(cls, paths: Sequence[Path], batch_size: int | None = None) -> ASECommittee:
         """Committee of the calculators described by JSON files.
 
         :raises ValueError: for a description that is not valid, or members that differ in elements or cutoff.
@@ -56,7 +59,10 @@ class ASECommittee(Committee):
         calculators = [_calculator(path, description) for path, description in zip(paths, descriptions, strict=True)]
         return cls(calculators, first['elements'], first['cutoff'], batch_size)
 
-    def _evaluate_batch(self, frames: Sequence[Frame], members: tuple[int, ...]) -> Predictions:
+    def _evaluate_batch(
+        self, batch: Sequence[Neighbourhood], members: tuple[int, ...], features: Sequence[Feature]
+    ) -> Predictions:
+        frames = [structure.frame for structure in batch]
         offsets = np.concatenate([[0], np.cumsum([len(frame) for frame in frames])])
         energy = np.zeros((len(members), len(frames)))
         forces = np.zeros((len(members), offsets[-1], 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from aiida_alpot.worker.frames.frame import Frame
@@ -58,3 +60,44 @@ def neighbour_edges(frame: Frame, cutoff: float) -> tuple[np.ndarray, np.ndarray
         cell[axis] *= np.ptp(along) + 2.0 * cutoff
     i, j, shifts = neighbour_list('ijS', pbc=frame.pbc, cell=cell, positions=positions, cutoff=float(cutoff))
     return np.stack([i, j]), shifts, cell
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """A frame with its neighbour list, made once for all members of a committee.
+
+    :param edges: pairs (i, j), shape (2, E).
+    :param shifts: lattice translation of each pair, shape (E, 3).
+    :param cell: three-dimensional cell that the translations refer to, shape (3, 3), A.
+    """
+
+    frame: Frame
+    edges: np.ndarray
+    shifts: np.ndarray
+    cell: np.ndarray
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.frame)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of pairs, both directions counted."""
+        return self.edges.shape[1]
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """From atom i to the image of atom j, shape (E, 3), A."""
+        positions = self.frame.positions
+        return positions[self.edges[1]] - positions[self.edges[0]] + self.shifts @ self.cell
+
+    @classmethod
+    def of(cls, frame: Frame, cutoff: float) -> Neighbourhood:
+        """The frame with all pairs closer than the cutoff (A), as :func:`neighbour_edges` gives them."""
+        return cls(frame, *neighbour_edges(frame, cutoff))
+
+    @classmethod
+    def without(cls, frame: Frame) -> Neighbourhood:
+        """The frame with no pairs, for potentials that find their neighbours themselves."""
+        return cls(frame, np.zeros((2, 0), dtype=np.int64), np.zeros((0, 3), dtype=np.int64), frame.cell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,11 @@ class Predictions:
     :param offsets: atoms of frame i are ``offsets[i]:offsets[i + 1]``, shape (n + 1,).
     :param virial: minus the derivative of the energy by the strain, shape (M, n, 3, 3), eV; nan where not known.
     :param atomic_energies: shape (M, N), eV; ``None`` where the potential does not give them.
+    :param energy_uncertainty: standard deviation of the total energy that a member states about itself (LLPR), shape
+        (M, n), eV; ``None`` where the members do not.
+    :param numbers: atomic numbers, shape (N,); ``None`` where nobody said.
+    :param features: representations of the first member by name, shape (n, d); (N, d) where the name ends in
+        ``_per_atom``.
     """
 
     energy: np.ndarray
@@ -29,6 +34,9 @@ class Predictions:
     offsets: np.ndarray
     virial: np.ndarray | None = None
     atomic_energies: np.ndarray | None = None
+    energy_uncertainty: np.ndarray | None = None
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    numbers: np.ndarray | None = None
 
 
 def stress_from_virial(virial: np.ndarray, frames: Sequence[Frame]) -> np.ndarray:
@@ -65,6 +73,8 @@ def concatenate(parts: Sequence[Predictions], n_members: int) -> Predictions:
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         virial=_join([part.virial for part in parts]),
         atomic_energies=_join([part.atomic_energies for part in parts]),
+        energy_uncertainty=_join([part.energy_uncertainty for part in parts]),
+        features={name: np.concatenate([part.features[name] for part in parts]) for name in parts[0].features},
     )
 
 

@@ -18,7 +18,7 @@ def test_missing_file(tmp_path):
         load_committee([tmp_path / 'absent.model'])
 
 
-@pytest.mark.parametrize('names', [('a.pt',), ('a.model', 'b.json')])
+@pytest.mark.parametrize('names', [('a.ckpt',), ('a.model', 'b.json'), ('a.model', 'b.pt')])
 def test_unknown_or_mixed_kinds(tmp_path, names):
     for name in names:
         (tmp_path / name).touch()
