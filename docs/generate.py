@@ -19,9 +19,11 @@ from aiida.engine import CalcJob, Process
 
 from aiida_alpot.cli.data import data
 from aiida_alpot.cli.main import main
-from aiida_alpot.worker.acquisition.config import EvaluationConfig
+from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS
+from aiida_alpot.worker.acquisition.config import Choice, EvaluationConfig
 from aiida_alpot.worker.acquisition.gate import GateSettings
-from aiida_alpot.worker.acquisition.selectors import SELECTORS
+from aiida_alpot.worker.acquisition.representations import REPRESENTATIONS
+from aiida_alpot.worker.acquisition.selectors import RULES, SELECTORS
 from aiida_alpot.worker.acquisition.signals import SIGNALS
 from aiida_alpot.worker.generators import GENERATORS
 from aiida_alpot.worker.md.lammps_input import MDSettings
@@ -58,7 +60,9 @@ def write_all(directory: Path) -> None:
         'gate.inc': option_table(GateSettings),
         'evaluation.inc': option_table(EvaluationConfig, leave_out=('committee', 'tolerance', 'pool', 'dataset')),
         'signals.inc': function_table(SIGNALS),
-        'selectors.inc': function_table(SELECTORS),
+        'selectors.inc': function_table({**SELECTORS, **RULES}),
+        'calibrations.inc': function_table(CALIBRATIONS),
+        'representations.inc': function_table({name: made.function for name, made in REPRESENTATIONS.items()}),
     }
     for name, content in contents.items():
         path = directory / name
@@ -215,6 +219,8 @@ def _yaml(value: Any) -> str:
         return f'[{", ".join(map(_yaml, value))}]'
     if value is None or isinstance(value, bool):
         return 'null' if value is None else str(value).lower()
+    if isinstance(value, Choice):
+        return value.name
     return str(value)
 
 

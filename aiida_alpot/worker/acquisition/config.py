@@ -8,32 +8,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS, MIN_FRAMES
+from aiida_alpot.worker.acquisition.calibration import MIN_FRAMES
+from aiida_alpot.worker.acquisition.calibration.settings import CalibrationSettings
 from aiida_alpot.worker.acquisition.gate import GateSettings
-from aiida_alpot.worker.acquisition.selectors import SELECTORS, Tolerance
-from aiida_alpot.worker.acquisition.signals import SIGNALS
-from aiida_alpot.worker.options import build, choice, device, integer
+from aiida_alpot.worker.acquisition.representations import resolve
+from aiida_alpot.worker.acquisition.selectors import Selector, Tolerance, make_selector, needs_features
+from aiida_alpot.worker.acquisition.selectors.choose import ABOVE, CANDIDATES
+from aiida_alpot.worker.acquisition.signals import Signal, make_signal
+from aiida_alpot.worker.options import boolean, build, choice, device, integer
 
 DTYPES = ('float64', 'float32')
 Section = TypeVar('Section')
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Something of a registry, by name, with options; in a file a name alone, or an object with ``name`` and options.
+
+    :param options: those that differ from the defaults.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: object, what: str) -> Choice:
+        """A choice as it stands in a file.
+
+        :raises ValueError: for anything else.
+        """
+        if isinstance(given, Choice):
+            return given
+        if isinstance(given, str):
+            return cls(given)
+        if isinstance(given, Mapping) and isinstance(given.get('name'), str):
+            return cls(given['name'], {key: value for key, value in given.items() if key != 'name'})
+        raise ValueError(f'`{what}` is {given!r}, expected a name, or an object with `name` and its options')
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Settings of an evaluation, as in its JSON file.
 
-    :param committee: files of the members, at least two.
+    :param committee: files of the members, as many as the signal needs.
     :param tolerance: errors that the user accepts: ``forces`` in eV/A, and ``energy`` in eV/atom or null.
     :param pool: shards of the candidates; empty: only metrics and calibration.
     :param dataset: shards of what is labelled; empty: nothing to calibrate with.
     :param device: where torch computes, e.g. ``cpu`` or ``cuda``.
     :param dtype: ``float64`` or ``float32``.
-    :param batch_size: frames evaluated at once, at least 1.
-    :param signal: name of the signal.
-    :param calibration: name of the calibration.
+    :param batch_size: frames evaluated at once, at least 1; ``None``: as many as fit into the memory.
+    :param signal: the signal.
+    :param calibration: the calibration; besides its own options ``by: origin`` fits one for each origin.
     :param min_calibration_frames: with fewer held-out frames the calibration is not trusted, at least 2.
-    :param selector: name of the selector.
+    :param representation: features for selectors that need some, made by the first member.
+    :param normalise: divide features by their lengths, so that their inner products are cosines.
+    :param selector: the selector.
+    :param candidates: what it may select: ``above_tolerance``, or ``all`` that passes the gate.
     :param max_select: largest number of frames to select, at least 1.
+    :param quotas: largest number of frames to select of an origin, by its name.
     :param gate: see :class:`GateSettings`.
     :param seed: of what is drawn at random, at least 0.
     """
@@ -44,34 +76,67 @@ class EvaluationConfig:
     dataset: tuple[str, ...] = ()
     device: str = 'cpu'
     dtype: str = 'float64'
-    batch_size: int = 32
-    signal: str = 'committee'
-    calibration: str = 'linear'
+    batch_size: int | None = 32
+    signal: Choice = Choice('committee')
+    calibration: Choice = Choice('linear')
     min_calibration_frames: int = MIN_FRAMES
-    selector: str = 'threshold_random'
+    representation: Choice = Choice('activations')
+    normalise: bool = True
+    selector: Choice = Choice('threshold_random')
+    candidates: str = ABOVE
     max_select: int = 10
+    quotas: Mapping[str, int] = field(default_factory=dict)
     gate: GateSettings = field(default_factory=GateSettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ('committee', 'pool', 'dataset'):
             object.__setattr__(self, name, _paths(name, getattr(self, name)))
+        for name in ('signal', 'calibration', 'representation', 'selector'):
+            object.__setattr__(self, name, Choice.of(getattr(self, name), name))
         object.__setattr__(self, 'tolerance', _section(Tolerance, self.tolerance, 'tolerance'))
         object.__setattr__(self, 'gate', _section(GateSettings, self.gate, 'gate'))
         device('device', self.device)
         choice('dtype', self.dtype, DTYPES)
-        choice('signal', self.signal, SIGNALS)
-        choice('calibration', self.calibration, CALIBRATIONS)
-        choice('selector', self.selector, SELECTORS)
-        for name, low in (('batch_size', 1), ('min_calibration_frames', 2), ('max_select', 1), ('seed', 0)):
+        choice('candidates', self.candidates, CANDIDATES)
+        boolean('normalise', self.normalise)
+        for name, low in (('min_calibration_frames', 2), ('max_select', 1), ('seed', 0)):
             integer(name, getattr(self, name), low)
-        self._check_inputs()
+        if self.batch_size is not None:
+            integer('batch_size', self.batch_size, 1)
+        if not isinstance(self.quotas, Mapping):
+            raise ValueError(f'`quotas` is {self.quotas!r}, expected an object with a number for each origin')
+        for origin, quota in self.quotas.items():
+            integer(f'quotas.{origin}', quota, 0)
+        self._check_inputs(self.make_signal())
+        self.make_selector()
+        self.calibration_settings()
+        resolve({self.representation.name: self.representation.options})
 
-    def _check_inputs(self) -> None:
-        if len(self.committee) < 2:
+    def make_signal(self) -> Signal:
+        """The signal, not fitted yet."""
+        return make_signal(self.signal.name, self.signal.options)
+
+    def make_selector(self) -> Selector:
+        """The selector."""
+        return make_selector(self.selector.name, self.selector.options)
+
+    def calibration_settings(self) -> CalibrationSettings:
+        """How calibrations are fitted."""
+        return CalibrationSettings.of(self.calibration.name, self.calibration.options, self.min_calibration_frames)
+
+    @property
+    def selector_features(self) -> dict[str, Mapping[str, Any]]:
+        """What the selector needs of representations."""
+        if not needs_features(self.selector.name):
+            return {}
+        return {self.representation.name: self.representation.options}
+
+    def _check_inputs(self, signal: Signal) -> None:
+        if len(self.committee) < signal.min_members:
             raise ValueError(
-                f'the signal {self.signal!r} needs a committee of at least two members, found {len(self.committee)}: '
-                'train more, with different seeds'
+                f'the signal {self.signal.name!r} needs a committee of at least {signal.min_members} members, found '
+                f'{len(self.committee)}: train more, with different seeds'
             )
         if len(set(self.committee)) < len(self.committee):
             raise ValueError('`committee` names one file twice: copies of one member cannot disagree')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS, Calibration
+from aiida_alpot.worker.acquisition.calibration import Calibration
 from aiida_alpot.worker.acquisition.config import EvaluationConfig, read_config
 from aiida_alpot.worker.acquisition.gate import Gate
-from aiida_alpot.worker.acquisition.labelled import Labelled, energy_pairs, evaluate_labelled, force_pairs, metrics
-from aiida_alpot.worker.acquisition.pool import PoolScores, Selection, score_pool, select
-from aiida_alpot.worker.acquisition.selectors import SELECTORS
-from aiida_alpot.worker.acquisition.signals import SIGNALS
+from aiida_alpot.worker.acquisition.labelled import Labelled, evaluate_labelled, metrics
+from aiida_alpot.worker.acquisition.pool import PoolScores, Scorer, Selection, score_pool, select
+from aiida_alpot.worker.acquisition.representations import resolve
+from aiida_alpot.worker.acquisition.selector_features import SelectorFeatures
+from aiida_alpot.worker.acquisition.selectors import Pick, Scores, choose
 from aiida_alpot.worker.frames import FrameStore, write_shard
 from aiida_alpot.worker.frames.frame import Frame
 
 if TYPE_CHECKING:
     from aiida_alpot.worker.potentials.committee import Committee
 
-CALIBRATION_SPLIT = 'validation'
 BAD_INPUT = 2
 """Exit code for input that is refused; the sentence is on standard error."""
 
@@ -35,12 +36,14 @@ BAD_INPUT = 2
 class Evaluation:
     """All results of an evaluation.
 
-    :param calibrations: ``forces`` and ``energy``.
+    :param calibrations: ``forces``, ``energy`` and ``stress``.
+    :param signal: what the signal has learnt.
     """
 
     config: EvaluationConfig
     labelled: Labelled
     calibrations: dict[str, Calibration]
+    signal: dict[str, Any]
     scores: PoolScores
     selection: Selection
 
@@ -49,6 +52,7 @@ class Evaluation:
         tolerance = self.config.tolerance
         return {
             'calibration': {name: calibration.as_dict() for name, calibration in self.calibrations.items()},
+            'signal': {'name': self.config.signal.name, **plain(self.signal)},
             'metrics': metrics(self.labelled),
             'selection': [self._picked(pick.index, pick.reason) for pick in self.selection.picks],
             'rejected': [vars(rejection) for rejection in self.selection.rejected],
@@ -70,46 +74,55 @@ class Evaluation:
             'frame_id': str(self.scores.frame_id[index]),
             'index': index,
             'reason': reason,
-            'max_force_deviation': float(self.scores.max_force_deviation[index]),
-            'energy_deviation': float(self.scores.energy_deviation[index]),
-            'expected_force_error': float(self.selection.expected_force_error[index]),
-            'expected_energy_error': float(self.selection.expected_energy_error[index]),
+            'max_force_deviation': plain(float(self.scores.max_force_deviation[index])),
+            'energy_deviation': plain(float(self.scores.energy_deviation[index])),
+            'expected_force_error': plain(float(self.selection.expected_force_error[index])),
+            'expected_energy_error': plain(float(self.selection.expected_energy_error[index])),
         }
 
-    def _threshold(self, name: str, tolerance: float | None) -> dict[str, float] | None:
+    def _threshold(self, name: str, tolerance: float | None) -> dict[str, float | None] | None:
         if tolerance is None:
             return None
-        return {'tolerance': tolerance, 'deviation': self.calibrations[name].threshold(tolerance)}
+        return {'tolerance': tolerance, 'deviation': plain(self.calibrations[name].threshold(tolerance))}
 
 
 def evaluate(
-    config: EvaluationConfig, committee: Committee, pool: Sequence[Frame], dataset: Sequence[Frame]
+    config: EvaluationConfig,
+    committee: Committee,
+    pool: Sequence[Frame],
+    dataset: Sequence[Frame],
+    scratch: Path | None = None,
 ) -> Evaluation:
     """Metrics and calibration on what is labelled, deviations of the pool, and a selection of it.
 
     :param pool: a :class:`FrameStore`, which is streamed, or a list of frames; likewise
     :param dataset: what is labelled.
+    :param scratch: folder for the features of the pool, which may be larger than the memory; by default that for
+        temporary files.
     """
-    signal = SIGNALS[config.signal]
-    labelled = evaluate_labelled(dataset, committee, signal)
-    fit = CALIBRATIONS[config.calibration]
-    calibrations = {
-        'forces': fit(*force_pairs(labelled, CALIBRATION_SPLIT), config.min_calibration_frames),
-        'energy': fit(*energy_pairs(labelled, CALIBRATION_SPLIT), config.min_calibration_frames),
-    }
-    gate = Gate(config.gate, labelled.frame_id.tolist(), committee.elements)
-    scores = score_pool(pool, _frame_ids(pool), committee, signal, gate)
-    selection = select(
-        scores,
-        calibrations['forces'],
-        calibrations['energy'],
-        config.tolerance,
-        gate,
-        SELECTORS[config.selector],
-        config.max_select,
-        config.seed,
-    )
-    return Evaluation(config, labelled, calibrations, scores, selection)
+    signal = config.make_signal()
+    signal.fit(committee, dataset)
+    features = {**signal.features, **config.selector_features}
+    with SelectorFeatures(config, len(pool), scratch) as space:
+        labelled = evaluate_labelled(dataset, committee, signal, features, space.add_labelled)
+        tolerances = {'forces': config.tolerance.forces, 'energy': config.tolerance.energy}
+        calibrations = config.calibration_settings().fit_all(labelled, tolerances)
+        gate = Gate(config.gate, labelled.frame_id.tolist(), committee.elements)
+        scores = score_pool(pool, _frame_ids(pool), Scorer(committee, signal, gate, features, space.add_pool))
+
+        def pick(passed: Scores) -> list[Pick]:
+            return choose(
+                space.give(passed),
+                config.tolerance,
+                config.make_selector(),
+                config.max_select,
+                config.seed,
+                candidates=config.candidates,
+                quotas=config.quotas,
+            )
+
+        selection = select(scores, calibrations, gate, config.tolerance, pick)
+    return Evaluation(config, labelled, calibrations, signal.report(), scores, selection)
 
 
 def write(evaluation: Evaluation, pool: Sequence[Frame], directory: Path) -> None:
@@ -126,6 +139,15 @@ def write(evaluation: Evaluation, pool: Sequence[Frame], directory: Path) -> Non
     if picks:
         (directory / 'selected').mkdir(exist_ok=True)
         write_shard([_with_reason(pool[pick.index], pick.reason) for pick in picks], directory / 'selected')
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: what is not finite becomes ``None``."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _with_reason(frame: Frame, reason: str) -> Frame:
@@ -163,6 +185,17 @@ def _check_elements(dataset: Sequence[Frame], committee: Committee) -> None:
             )
 
 
+def _check_features(config: EvaluationConfig, committee: Committee) -> None:
+    """Refuse representations that the potentials cannot give, before anything is evaluated."""
+    for feature in resolve({**config.make_signal().features, **config.selector_features}):
+        if feature.representation.of_recording is not None and feature.name not in committee.possible_features():
+            possible = ', '.join(committee.possible_features()) or 'none'
+            raise ValueError(
+                f'{committee.kind} cannot give the representation {feature.name!r}, they give {possible}: choose '
+                'another `representation`, signal or selector'
+            )
+
+
 def run(config: EvaluationConfig, directory: Path) -> Evaluation:
     """Evaluate the files that the settings name and write the results.
 
@@ -170,7 +203,7 @@ def run(config: EvaluationConfig, directory: Path) -> Evaluation:
     """
     with ExitStack() as stack:
         pool, dataset, committee = _prepare(config, stack)
-        evaluation = evaluate(config, committee, pool, dataset)
+        evaluation = evaluate(config, committee, pool, dataset, directory)
         write(evaluation, pool, directory)
         return evaluation
 
@@ -179,6 +212,7 @@ def _prepare(config: EvaluationConfig, stack: ExitStack) -> tuple[Sequence[Frame
     pool, dataset = _open(config.pool, 'pool', stack), _open(config.dataset, 'dataset', stack)
     committee = _load(config)
     _check_elements(dataset, committee)
+    _check_features(config, committee)
     return pool, dataset, committee
 
 
@@ -199,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, FileNotFoundError) as error:
             print(f'alpot-evaluate: {error}', file=sys.stderr)
             return BAD_INPUT
-        evaluation = evaluate(config, committee, pool, dataset)
+        evaluation = evaluate(config, committee, pool, dataset, Path.cwd())
         write(evaluation, pool, Path.cwd())
     counts = evaluation.report()['counts']
     print(', '.join(f'{name.replace("_", " ")}: {count}' for name, count in counts.items()))

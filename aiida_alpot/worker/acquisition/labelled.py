@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from aiida_alpot.worker.potentials.committee import Committee
     from aiida_alpot.worker.potentials.predictions import Predictions
 
-Signal = Callable[['Predictions'], Deviations]
+SignalFunction = Callable[['Predictions'], Deviations]
+FeatureSink = Callable[[list[Frame], 'Predictions'], None]
 
 CHUNK_FRAMES = 512
 CHUNK_ATOMS = 2**16
@@ -100,19 +101,37 @@ class Labelled:
         return {name: value for name, value in vars(self).items() if name not in left_out} | {'n_atoms': self.n_atoms}
 
 
-def evaluate_labelled(frames: Iterable[Frame], committee: Committee, signal: Signal) -> Labelled:
-    """Predict the frames that have an energy or forces, chunk by chunk."""
+def evaluate_labelled(
+    frames: Iterable[Frame],
+    committee: Committee,
+    signal: SignalFunction,
+    features: Mapping[str, Mapping[str, Any]] | None = None,
+    sink: FeatureSink | None = None,
+) -> Labelled:
+    """Predict the frames that have an energy or forces, chunk by chunk.
+
+    :param features: representations to make on the way.
+    :param sink: is given the frames and predictions of each chunk.
+    """
     labelled = (frame for frame in frames if frame.energy is not None or frame.forces is not None)
-    parts = [_evaluate_chunk(chunk, committee, signal) for chunk in chunks(labelled)]
-    parts = parts or [_evaluate_chunk([], committee, signal)]
+    parts = [_evaluate_chunk(chunk, committee, signal, features or {}, sink) for chunk in chunks(labelled)]
+    parts = parts or [_evaluate_chunk([], committee, signal, {}, None)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     columns['offsets'] = np.concatenate([[0], np.cumsum(columns.pop('lengths'))]).astype(np.int64)
     return Labelled(**columns)
 
 
-def _evaluate_chunk(frames: list[Frame], committee: Committee, signal: Signal) -> dict[str, np.ndarray]:
-    predictions = committee.evaluate(frames)
-    deviations = signal(predictions)
+def _evaluate_chunk(
+    frames: list[Frame],
+    committee: Committee,
+    signal: SignalFunction,
+    features: Mapping[str, Mapping[str, Any]],
+    sink: FeatureSink | None,
+) -> dict[str, np.ndarray]:
+    predictions = committee.evaluate(frames, features=features) if features else committee.evaluate(frames)
+    deviations = signal(predictions) if frames else nothing_deviates(predictions)
+    if sink is not None:
+        sink(frames, predictions)
     offsets = predictions.offsets
     lengths = np.diff(offsets)
     forces_ref = _stack([_label(frame.forces, (len(frame), 3)) for frame in frames], (3,))
@@ -141,6 +160,11 @@ def _evaluate_chunk(frames: list[Frame], committee: Committee, signal: Signal) -
         'force_squares': np.array([atom_squares[:, i].sum(axis=1) for i in atoms]).reshape(-1, committee.n_members),
         'stress_squares': (stress_error**2).sum(axis=2).T,
     }
+
+
+def nothing_deviates(predictions: Predictions) -> Deviations:
+    """Deviations of no frames."""
+    return Deviations(*(np.zeros(0) for _ in range(5)))
 
 
 def _label(value: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from aiida_alpot.worker.acquisition.config import parse_config, read_config
+from aiida_alpot.worker.acquisition.config import Choice, parse_config, read_config
 
 GOOD = {'committee': ['a.json', 'b.json'], 'pool': ['p.h5'], 'tolerance': {'forces': 0.1}}
 
 
 def test_defaults() -> None:
     config = parse_config(GOOD)
-    assert config.selector == 'threshold_random' and config.gate.min_distance == 0.6 and config.tolerance.energy is None
+    assert (
+        config.selector == Choice('threshold_random')
+        and config.gate.min_distance == 0.6
+        and config.tolerance.energy is None
+    )
 
 
 def test_all_settings_of_the_format() -> None:
@@ -45,7 +49,7 @@ def test_all_settings_of_the_format() -> None:
         ({'tolerance': {}}, "setting of `tolerance` 'forces' is missing"),
         ({'tolerance': {'forces': -1}}, '`tolerance.forces` is -1'),
         ({'tolerance': 0.1}, '`tolerance` is 0.1, expected an object'),
-        ({'committee': ['a.json']}, 'at least two members, found 1'),
+        ({'committee': ['a.json']}, 'at least 2 members, found 1'),
         ({'committee': ['a.json', 'a.json']}, 'names one file twice'),
         ({'committee': 'a.json'}, "`committee` is 'a.json', expected a list of paths"),
         ({'pool': []}, 'nothing to evaluate'),

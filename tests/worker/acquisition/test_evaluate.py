@@ -69,6 +69,7 @@ def test_arrays(write_config: Callable, dataset: list[Frame]) -> None:
     main([str(write_config())])
     scores, predictions = np.load('scores.npz'), np.load('predictions.npz')
     assert set(scores) == {
+        'origin',
         'frame_id',
         'energy_deviation',
         'max_force_deviation',
@@ -162,7 +163,7 @@ def test_bad_input_is_a_sentence(
 
 def test_one_member(write_config: Callable, lj_files: Callable, capsys: pytest.CaptureFixture) -> None:
     assert main([str(write_config(committee=[str(lj_files(1)[0])]))]) == 2
-    assert 'needs a committee of at least two members, found 1' in capsys.readouterr().err
+    assert 'needs a committee of at least 2 members, found 1' in capsys.readouterr().err
 
 
 def test_data_set_of_other_elements(

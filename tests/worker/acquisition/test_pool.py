@@ -7,17 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from aiida_alpot.worker.acquisition.calibration import linear
+from aiida_alpot.worker.acquisition.calibration import Calibration, linear
 from aiida_alpot.worker.acquisition.gate import Gate, GateSettings
-from aiida_alpot.worker.acquisition.pool import PoolScores, score_pool, select
-from aiida_alpot.worker.acquisition.selectors import Tolerance, top_k
+from aiida_alpot.worker.acquisition.pool import PoolScores, Scorer, Selection, score_pool, select
+from aiida_alpot.worker.acquisition.selectors import Tolerance, choose, top_k
 from aiida_alpot.worker.acquisition.signals import deviations
 from aiida_alpot.worker.frames.frame import Frame
 
 
 def score(frames: list[Frame], committee: object, gate: Gate) -> PoolScores:
     ids = np.array([frame.frame_id for frame in frames])
-    return score_pool(frames, ids, committee, deviations, gate)  # type: ignore[arg-type]
+    return score_pool(frames, ids, Scorer(committee, deviations, gate))  # type: ignore[arg-type]
+
+
+def selected(scores: PoolScores, fit: Calibration, tolerance: Tolerance, gate: Gate) -> Selection:
+    calibrations = {'forces': fit, 'energy': fit}
+    return select(scores, calibrations, gate, tolerance, lambda passed: choose(passed, tolerance, top_k, 3, 0))
 
 
 def test_scores_and_rejections(make_argon: Callable, make_committee: Callable) -> None:
@@ -57,7 +62,7 @@ def test_expected_errors_and_their_bound(make_argon: Callable, make_committee: C
     expected = 4 * plain.max_force_deviation
     low, high = np.quantile(expected, [0.3, 0.8])
     gate = Gate(GateSettings(max_expected_force_error=float(high)))
-    selection = select(plain, fit, fit, Tolerance(float(low)), gate, top_k, 3, 0)
+    selection = selected(plain, fit, Tolerance(float(low)), gate)
     assert selection.expected_force_error == pytest.approx(expected, rel=1e-12)
     assert [r.index for r in selection.rejected] == np.flatnonzero(expected > high).tolist()
     between = [i for i in np.argsort(-expected) if low < expected[i] <= high]
@@ -69,5 +74,5 @@ def test_an_empty_pool_and_one_that_is_refused_whole(make_argon: Callable, make_
     for frames in ([], make_argon(3, 1)):
         gate = Gate(GateSettings(), elements=('Si',))
         found = score(frames, make_committee(), gate)
-        selection = select(found, fit, fit, Tolerance(1e-9), gate, top_k, 3, 0)
+        selection = selected(found, fit, Tolerance(1e-9), gate)
         assert selection.picks == [] and selection.n_above == 0 and len(selection.rejected) == len(frames)

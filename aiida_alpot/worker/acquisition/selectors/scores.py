@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from aiida_alpot.worker.acquisition.maxvol.sources import Subset, as_rows
 from aiida_alpot.worker.options import number
 
 
@@ -35,12 +37,35 @@ class Scores:
     :param expected_force_error: calibrated error of the force on the atom the committee deviates most about, eV/A,
         shape (k,).
     :param expected_energy_error: calibrated error of the energy per atom, eV/atom, shape (k,).
+    :param origin: shape (k,); empty texts where nobody said.
+    :param features: a row for each, shape (k, d), where a selector needs them: an array, or what
+        :class:`~aiida_alpot.worker.acquisition.batch_selection.Rows` reads.
+    :param known: features of the labelled frames that the potential was trained or calibrated on, shape (m, d).
     """
 
     index: np.ndarray
     frame_id: np.ndarray
     expected_force_error: np.ndarray
     expected_energy_error: np.ndarray
+    origin: np.ndarray | None = None
+    features: Any = None
+    known: Any = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: np.ndarray) -> Scores:
+        """Some of the frames, in the order asked for."""
+        features = self.features if self.features is None else Subset(as_rows(self.features, 'pool'), np.asarray(rows))
+        return Scores(
+            self.index[rows],
+            self.frame_id[rows],
+            self.expected_force_error[rows],
+            self.expected_energy_error[rows],
+            None if self.origin is None else self.origin[rows],
+            features,
+            self.known,
+        )
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,11 @@ def above_tolerance(scores: Scores, tolerance: Tolerance) -> np.ndarray:
     above = scores.expected_force_error > tolerance.forces
     if tolerance.energy is not None:
         above |= scores.expected_energy_error > tolerance.energy
-    rows = np.flatnonzero(above)
+    return each_once(scores, np.flatnonzero(above))
+
+
+def each_once(scores: Scores, rows: np.ndarray) -> np.ndarray:
+    """Of some rows the first of each ``frame_id``, in the order of these, shape (c,)."""
     _, first = np.unique(scores.frame_id[rows], return_index=True)
     return rows[first]
 
@@ -76,4 +105,4 @@ def excess(scores: Scores, row: int, tolerance: Tolerance) -> str:
         parts.append(f'expected force error {force:.3g} > {tolerance.forces:g} eV/A')
     if tolerance.energy is not None and energy > tolerance.energy:
         parts.append(f'expected energy error {energy:.3g} > {tolerance.energy:g} eV/atom')
-    return ' and '.join(parts)
+    return ' and '.join(parts) or 'below the tolerance'

@@ -1,8 +1,46 @@
 """Signals: what says that a frame is not known yet, and the registry of them."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from aiida_alpot.worker.acquisition.registry import find
+from aiida_alpot.worker.acquisition.signals.base import Signal
 from aiida_alpot.worker.acquisition.signals.committee import Deviations, deviations, maximum_deviations
+from aiida_alpot.worker.acquisition.signals.disagreement import MaximumDeviation, StandardDeviation
+from aiida_alpot.worker.acquisition.signals.extrapolation_grade import ExtrapolationGrade
+from aiida_alpot.worker.acquisition.signals.residual_process import ResidualProcess
+from aiida_alpot.worker.options import build
 
-SIGNALS = {'committee': deviations, 'committee_maximum': maximum_deviations}
-"""Name of a signal -> function of the predictions that gives :class:`Deviations`."""
+GROUP = 'alpot.signals'
+"""Group of the entry points by which other packages add signals."""
 
-__all__ = ['SIGNALS', 'Deviations', 'deviations', 'maximum_deviations']
+SIGNALS: dict[str, type[Signal]] = {
+    'committee': StandardDeviation,
+    'committee_maximum': MaximumDeviation,
+    'extrapolation_grade': ExtrapolationGrade,
+    'residual_process': ResidualProcess,
+}
+"""Name of a signal -> its class, a dataclass whose fields are the options."""
+
+
+def make_signal(name: object, options: Mapping[str, Any]) -> Signal:
+    """A signal by its name.
+
+    :raises ValueError: for an unknown name or option, or a value that cannot be.
+    """
+    return build(find(SIGNALS, GROUP, name, 'signal'), options, f'option of the signal `{name}`')
+
+
+__all__ = [
+    'GROUP',
+    'SIGNALS',
+    'Deviations',
+    'ExtrapolationGrade',
+    'MaximumDeviation',
+    'ResidualProcess',
+    'Signal',
+    'StandardDeviation',
+    'deviations',
+    'make_signal',
+    'maximum_deviations',
+]

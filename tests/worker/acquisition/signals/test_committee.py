@@ -51,10 +51,10 @@ def test_values_by_hand() -> None:
     assert found.stress[0] == pytest.approx(np.sqrt(3), abs=1e-15) and np.isnan(found.stress[1])
 
 
-@pytest.mark.parametrize('name', SIGNALS)
+@pytest.mark.parametrize('name', ['committee', 'committee_maximum'])
 def test_naive_reference(name: str) -> None:
     p = random_predictions()
-    found = SIGNALS[name](p)
+    found = SIGNALS[name]()(p)
     combine = (lambda x: np.sqrt(np.mean(np.square(x)))) if name == 'committee' else max
     for i, (start, stop) in enumerate([(0, 1), (1, 6), (6, 8)]):
         per_atom = [e / (stop - start) for e in p.energy[:, i]]
@@ -70,14 +70,14 @@ def test_naive_reference(name: str) -> None:
         assert found.stress[i] == pytest.approx(combine(stress), rel=1e-12)
 
 
-@pytest.mark.parametrize('name', SIGNALS)
+@pytest.mark.parametrize('name', ['committee', 'committee_maximum'])
 def test_invariant_under_rotation_and_permutation(name: str) -> None:
     p = random_predictions(n_members=5)
     rotation = Rotation.random(random_state=3).as_matrix()
     order = [3, 0, 4, 1, 2]
     q = Predictions(p.energy[order], p.forces[order] @ rotation.T, (rotation @ p.stress @ rotation.T)[order], p.offsets)
     for field in FIELDS:
-        assert np.allclose(getattr(SIGNALS[name](p), field), getattr(SIGNALS[name](q), field), rtol=1e-12, atol=0)
+        assert np.allclose(getattr(SIGNALS[name]()(p), field), getattr(SIGNALS[name]()(q), field), rtol=1e-12, atol=0)
 
 
 def test_equal_members_agree() -> None:
