@@ -27,7 +27,7 @@ class Misbehaving(LennardJones):
         self.calls += 1
         if self.calls == 11:
             if self.how == 'raise':
-                raise RuntimeError('out of memory, say')
+                raise RuntimeError('a fault of the device, say')
             if self.how == 'nan':
                 self.results['forces'] = self.results['forces'] * np.nan
             if self.how == 'kick':
@@ -153,7 +153,7 @@ def test_restart_continues_as_if_nothing_had_happened(prepare, drive, tmp_path):
 @pytest.mark.parametrize(
     ('how', 'reason', 'code', 'said', 'steps'),
     [
-        ('raise', 'potential_error', 20, 'failed at step 10: RuntimeError: out of memory, say', 9),
+        ('raise', 'potential_error', 20, 'failed at step 10: RuntimeError: a fault of the device, say', 9),
         ('nan', 'not_finite', 21, 'not finite at step 10', 9),
         ('kick', 'temperature', 22, 'above the bound of 3000 K', 10),
     ],
