@@ -4,8 +4,8 @@ Four random MACE models (64x0e+64x1o, two layers, products of three, edges up to
 stresses of structures of 2, 6 and 54 atoms: ours in batches on one shared graph, the peer one structure after the
 other through ASE calculators, which is what the closest plugin does. And the NTK and activations of one model, in the
 same pass as its energies and forces, beside the pass without them and a loop that differentiates each structure by the
-weights. Each measurement runs in a process of its own on one thread; models are loaded and run warm before. The last
-line is one JSON object.
+weights. Each measurement runs in a process of its own on one thread; models are loaded and run warm before, and memory
+is what is needed beyond the loaded models. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ def measure_ours(paths: list[Path], n_atoms: int, n: int, dtype: str, device: st
     keep_freed_memory()
     frames = [Frame.from_atoms(atoms) for atoms in structures(n_atoms, n)]
     committee = load_committee(paths, dtype=dtype, device=device)
+    before = forget_peak()
     for _ in range(N_WARM):
         committee.evaluate(frames[: max(4, 200 // n_atoms)])
-    before = forget_peak()
     with Clock(device) as clock:
         predictions = committee.evaluate(frames)
     return {'seconds': clock.seconds, 'mb': megabytes('VmHWM') - before, 'sum': float(predictions.energy.sum())}
@@ -169,9 +169,9 @@ def measure_peer(paths: list[Path], n_atoms: int, n: int, dtype: str, device: st
                 atoms.get_stress()
         return total
 
+    before = forget_peak()
     for atoms in structures(n_atoms, N_WARM):
         evaluate(atoms)
-    before = forget_peak()
     with Clock(device) as clock:
         total = sum(evaluate(atoms) for atoms in pool)
     return {'seconds': clock.seconds, 'mb': megabytes('VmHWM') - before, 'sum': total}

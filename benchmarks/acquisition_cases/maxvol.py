@@ -3,8 +3,9 @@
 MaxVol on 10^5 and 10^6 rows of 256 and 640 features in float32, beside ``py_maxvol`` of tntorch where it is installed
 (on the first size: it takes minutes on the others) with the same tolerance; and grades of 10^6 atoms beside the matrix
 products of this machine. The rows are correlated Gaussian ones, all alike, which are the hardest for MaxVol (those of
-real environments have outliers, among which the active rows are); one case has rows of very different lengths. Each
-measurement runs in a process of its own on one thread, the rows in memory. The last line is one JSON object.
+real environments have outliers, among which the active rows are) and the easiest for the peer, which then swaps few of
+them; rows of very different lengths are ``spread``. Each measurement runs in a process of its own on one thread, the
+rows in memory. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -176,8 +177,10 @@ def cases(quick: bool, scratch: Path) -> list[dict[str, Any]]:
     :return: case, ours_s, ours_mb, peer, peer_s, peer_mb, ratio, bar, bar_met, bound and note of each.
     """
     sizes, graded = (QUICK_SIZES, QUICK_GRADED) if quick else (SIZES, GRADED)
-    found = [maxvol_case(n, d, 'alike', with_peer=place == 0 and has_peer()) for place, (n, d) in enumerate(sizes)]
-    found.append(maxvol_case(*sizes[1], 'spread', with_peer=False))
+    peer = has_peer()
+    found = [maxvol_case(*sizes[0], kind, with_peer=peer) for kind in ('alike', 'spread')]
+    found += [maxvol_case(*sizes[1], kind, with_peer=False) for kind in ('alike', 'spread')]
+    found.append(maxvol_case(*sizes[2], 'alike', with_peer=False))
     found += [grades_case(n, d, 'alike') for n, d in graded]
     found.append(grades_case(*graded[0], 'deficient'))
     return found

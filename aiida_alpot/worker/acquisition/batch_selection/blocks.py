@@ -38,7 +38,8 @@ class Rows:
             raise ValueError(f'`{name}` holds {source.dtype}, expected numbers, best float32 or float64')
         self.name = name
         self.n, self.d = (int(size) for size in source.shape)
-        self.dtype = np.dtype(source.dtype.name if source.dtype in (np.float32, np.float64) else np.float64)
+        native = np.dtype(source.dtype).newbyteorder('=')
+        self.dtype = native if native in (np.float32, np.float64) else np.dtype(np.float64)
         located = _located(source)
         self._file = None if located is None else _FileRows(*located, self.n, self.d, np.dtype(source.dtype))
         self._source = source
@@ -62,17 +63,33 @@ class Rows:
         rows = np.asarray(self._source[unique], dtype=self.dtype) if len(unique) else np.empty((0, self.d), self.dtype)
         return rows[inverse]
 
+    def sample(self, size: int) -> np.ndarray:
+        """So many rows at even distances, or all.
+
+        :raises ValueError: for a row that holds a number that is not finite.
+        """
+        return self.checked(even_index(self.n, size))
+
+    def checked(self, index: np.ndarray) -> np.ndarray:
+        """Some rows as :meth:`take` gives them.
+
+        :raises ValueError: for one that holds a number that is not finite.
+        """
+        rows = self.take(index)
+        self._check_finite(index, rows)
+        return rows
+
     def blocks(self, size: int | None = None) -> Iterator[tuple[int, int, np.ndarray]]:
         """First row, last row + 1 and the rows of each block, in order.
 
         :param size: rows of a block; by default what :data:`BLOCK_BYTES` hold.
-        :raises ValueError: for a row that holds a number that is not finite; it is checked here and nowhere else.
+        :raises ValueError: for a row that holds a number that is not finite.
         """
         size = size or self.block_size
         for start in range(0, self.n, size):
             stop = min(start + size, self.n)
             block = self.block(start, stop)
-            self._check_finite(start, block)
+            self._check_finite(np.arange(start, stop), block)
             yield start, stop, block
 
     @property
@@ -80,14 +97,19 @@ class Rows:
         """Rows that :data:`BLOCK_BYTES` hold."""
         return max(64, BLOCK_BYTES // max(1, self.d * self.dtype.itemsize))
 
-    def _check_finite(self, start: int, block: np.ndarray) -> None:
+    def _check_finite(self, index: np.ndarray, block: np.ndarray) -> None:
         with np.errstate(over='ignore', invalid='ignore'):
             suspicious = ~np.isfinite(np.einsum('ij,ij->i', block, block))
         for row in np.flatnonzero(suspicious):
             finite = np.isfinite(block[row]).all()
             what = 'numbers whose squares are not finite' if finite else 'a number that is not finite'
             remedy = 'scale the features' if finite else 'leave out the structures whose features could not be computed'
-            raise ValueError(f'row {start + row} of `{self.name}` holds {what}: {remedy}')
+            raise ValueError(f'row {index[row]} of `{self.name}` holds {what}: {remedy}')
+
+
+def even_index(n: int, size: int) -> np.ndarray:
+    """So many of n places at even distances, or all."""
+    return np.arange(n) if n <= size else np.linspace(0, n - 1, size).astype(np.int64)
 
 
 class _FileRows:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from aiida_alpot.worker.acquisition.batch_selection.arguments import read_arguments
-from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
+from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows, even_index
 from aiida_alpot.worker.acquisition.batch_selection.k_means import Partition, partition
 from aiida_alpot.worker.acquisition.batch_selection.known import KnownRows
 from aiida_alpot.worker.acquisition.batch_selection.nearest import cheapest, nearest
 from aiida_alpot.worker.acquisition.batch_selection.picked import Picked, picked
-from aiida_alpot.worker.acquisition.batch_selection.projection import even_index, even_sample
+from aiida_alpot.worker.acquisition.batch_selection.projection import even_sample
 from aiida_alpot.worker.options import choice, integer
 
 CLUSTERINGS = ('k_means', 'birch')

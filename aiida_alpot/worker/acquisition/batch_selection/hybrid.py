@@ -101,6 +101,3 @@ class HybridScore:
     def is_known(self, row: np.ndarray) -> bool:
         """Whether a row is a copy of a pick."""
         return row in self._picked
-
-    def lower(self, bound: np.ndarray) -> None:
-        """Leave them: that rows have to be refreshed at all is rare."""

@@ -75,6 +75,3 @@ class KCenterScore:
     def is_known(self, row: np.ndarray) -> bool:
         """Never: a copy of a known row has the score 0."""
         return False
-
-    def lower(self, bound: np.ndarray) -> None:
-        """Leave them: that rows have to be refreshed at all is rare."""

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from aiida_alpot.worker.acquisition.batch_selection.arguments import read_arguments
-from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
+from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows, even_index
 from aiida_alpot.worker.acquisition.batch_selection.distances import squared_distances
 from aiida_alpot.worker.acquisition.batch_selection.known import KnownRows
 from aiida_alpot.worker.acquisition.batch_selection.nearest import Bounds, cheapest, nearest
 from aiida_alpot.worker.acquisition.batch_selection.nearest_known import NearestKnown
 from aiida_alpot.worker.acquisition.batch_selection.picked import Picked, picked
-from aiida_alpot.worker.acquisition.batch_selection.projection import even_index
 from aiida_alpot.worker.options import choice, integer
 
 READINGS = ('farthest', 'nearest')
@@ -96,7 +95,7 @@ def partition(rows: Rows, n_clusters: int, weights: np.ndarray | None = None, se
     eligible = np.arange(n) if weights is None else np.flatnonzero(weights > 0.0)
     size = min(FIT_ROWS, max(n_clusters, FIT_BYTES // max(1, rows.d * rows.dtype.itemsize)))
     index = eligible[even_index(len(eligible), size)]
-    fitted = Rows(rows.take(index))
+    fitted = Rows(rows.checked(index))
     share = np.ones(len(index)) if weights is None else weights[index]
     if not len(index):
         return Partition(np.empty((0, rows.d)), np.zeros(n, dtype=np.int64), np.zeros(n))

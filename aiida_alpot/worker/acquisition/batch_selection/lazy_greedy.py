@@ -33,9 +33,6 @@ class DecreasingScore(Protocol):
     def is_known(self, row: np.ndarray) -> bool:
         """Whether a row that would be picked equals one that is known."""
 
-    def lower(self, bound: np.ndarray) -> None:
-        """Lower the upper bounds of the scores of all rows, shape (n,), where a pass over the pool pays."""
-
 
 def lazy_greedy(
     rows: Rows, bound: np.ndarray, score: DecreasingScore, k: int, tie: float = TIE
@@ -109,6 +106,7 @@ class _Hot:
             place = int(np.flatnonzero(self._bound >= top * self._equal)[0])
             if self._score.is_known(self._features[place]):
                 self._bound[(self._features == self._features[place]).all(axis=1)] = -np.inf
+                self._fresh[:] = False  # others were only known to be below this one
                 continue
             index, row, value = int(self._index[place]), self._features[place], float(self._bound[place])
             if top * self._equal > self._others:
@@ -124,7 +122,6 @@ class _Hot:
     def _load(self) -> None:
         """Make the rows with the largest bounds the hot ones, the first of equal bounds, in the order of the pool."""
         self._all[self._index] = self._bound
-        self._score.lower(self._all)
         n = len(self._all)
         self._others = -np.inf
         index = np.arange(n)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aiida_alpot.worker.acquisition.batch_selection.projection import even_index
+from aiida_alpot.worker.acquisition.batch_selection.blocks import even_index
 
 CLUSTERS = 128
 FARTHEST = 64

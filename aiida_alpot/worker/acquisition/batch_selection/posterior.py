@@ -57,43 +57,57 @@ class Posterior:
 
 
 class VarianceBounds:
-    """Upper bounds of the variances of all rows of a pool, which passes over the pool lower.
+    """Upper bounds of the variances of the rows of a pool.
 
-    A pass takes |Q^T D x|^2 <= |D x|^2 off, with Q orthonormal, shape (len(D), r): with the principal axes of D x on a
-    sample, a few directions take off nearly as much as all. How many, and whether in float32, is what leaves the least
-    work on the sample; rounding is added, so that the bounds hold.
+    |Q^T D x| <= |D x| for any orthonormal Q, shape (len(D), r): with the principal axes of D x on a sample, a few
+    directions take off nearly as much as all. How many, and in which precision, is what leaves the least work on the
+    sample; rounding is added, so that the bounds hold.
 
     :param rows: the pool.
-    :param posterior: what is known before the first pick; the first pass is made here.
-    :ivar upper: the bounds, shape (n,), float64.
-    :ivar work: of the last pass, in products of float32.
+    :param posterior: what is known before the first pick.
+    :ivar before: the bounds before the first pick, shape (n,), float64.
+    :ivar count: picks that :meth:`after` takes into account.
     """
 
     def __init__(self, rows: Rows, posterior: Posterior) -> None:
-        self._rows = rows
+        self._dtype = rows.dtype
         self._sample = even_sample(rows)
         self._square = _squares(self._sample)
         self._exact = posterior.variance(self._sample)
         self._bound = posterior.rest * self._square
-        self.upper = np.full(len(rows), np.nan)
-        self._pass(posterior.down, posterior.rest)
-
-    def subtract(self, vectors: np.ndarray) -> None:
-        """Take off what picks have made known, x loses |V x|^2.
-
-        :param vectors: V, shape (r, d).
-        """
-        self._exact = np.maximum(self._exact - _squares(self._sample @ vectors.T), 0.0)
-        self._pass(vectors, None)
-
-    def _pass(self, down: np.ndarray, rest: float | None) -> None:
-        down, error = self._cheapest(down)
-        self.work = float(len(self._rows)) * len(down) * (1.0 if down.dtype == np.float32 else 2.0)
-        for start, stop, block in self._rows.blocks():
+        self.count = 0
+        self._picks: np.ndarray = np.empty((0, rows.d))
+        self._image = np.empty((len(self._sample), 0))
+        down, error = self._cheapest(posterior.down)
+        self.before = np.empty(len(rows))
+        for start, stop, block in rows.blocks():
             x = np.asarray(block, dtype=down.dtype)
             square = _squares(x).astype(np.float64)
-            before = self.upper[start:stop] if rest is None else rest * square
-            self.upper[start:stop] = np.maximum(before - _squares(x @ down.T), 0.0) + error * square
+            known = _squares(x @ down.T)
+            self.before[start:stop] = np.maximum(posterior.rest * square - known, 0.0) + error * square
+
+    def renew(self, vectors: np.ndarray) -> None:
+        """Take all picks so far into account; x has lost |V x|^2 with their vectors V, shape (count, d)."""
+        image = self._sample @ vectors[self.count :].T
+        self._exact = np.maximum(self._exact - _squares(image), 0.0)
+        self._image = np.concatenate([self._image, image], axis=1)
+        self.count = len(vectors)
+        sizes = [r for r in DIRECTIONS if r < self.count]
+        axes = principal_axes(self._image, max(sizes, default=0))
+        taken = dict(zip(sizes, _running(self._image @ axes, sizes), strict=True))
+        taken[self.count] = _squares(self._image)
+        work = {r: r + self._later(self._bound - off, self.count) for r, off in taken.items()}
+        r = min(work, key=lambda r: work[r])
+        self._picks = (vectors if r == self.count else axes[:, :r].T @ vectors).astype(self._dtype)
+
+    def after(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Upper bounds of the variances of some rows, shape (b, d), after :attr:`count` picks."""
+        n, r = rows.shape[1], len(self._picks)
+        before = self.before[index]
+        length = np.sqrt(_squares(rows).astype(np.float64))
+        # Each product is wrong by this at most, and what is left of the variance bounds the products themselves.
+        error = rounding(self._dtype.type, n, 0) * length
+        return np.maximum(before - _squares(rows @ self._picks.T), 0.0) + 2.0 * np.sqrt(before) * error + r * error**2
 
     def _cheapest(self, down: np.ndarray) -> tuple[np.ndarray, float]:
         """Directions, shape (r, d), and the rounding of what they take off, as a fraction of |x|^2."""
@@ -102,19 +116,23 @@ class VarianceBounds:
         axes = principal_axes(image, max(sizes, default=0))
         taken = dict(zip(sizes, _running(image @ axes, sizes), strict=True))
         taken[len(down)] = _squares(image)
-        high = np.flatnonzero(self._exact >= np.median(self._exact))
         least, best = np.inf, (len(down), np.float64)
-        for dtype in (np.float32, np.float64) if self._rows.dtype == np.float32 else (np.float64,):
+        for dtype in (np.float32, np.float64) if self._dtype == np.float32 else (np.float64,):
             for r, off in taken.items():
-                bound = self._bound - off + rounding(dtype, self._rows.d, r) * self._square
-                excess = float(bound[high].sum() / max(self._exact[high].sum(), np.finfo(float).tiny)) - 1.0
-                work = r * (1.0 if dtype is np.float32 else 2.0) + EXCESS * excess * len(down)
+                bound = self._bound - off + rounding(dtype, down.shape[1], r) * self._square
+                work = r * (1.0 if dtype is np.float32 else 2.0) + self._later(bound, len(down))
                 if work < least:
                     least, best = work, (r, dtype)
         r, dtype = best
-        error = rounding(dtype, self._rows.d, r)
+        error = rounding(dtype, down.shape[1], r)
         self._bound = self._bound - taken[r] + error * self._square
         return (down if r == len(down) else axes[:, :r].T @ down).astype(dtype), error
+
+    def _later(self, bound: np.ndarray, n: int) -> float:
+        """Work that bounds of the sample will cause, in products a row, where all directions are n."""
+        high = self._exact >= np.median(self._exact)
+        excess = bound[high].sum() / max(float(self._exact[high].sum()), np.finfo(float).tiny) - 1.0
+        return EXCESS * float(excess) * n
 
 
 def _running(image: np.ndarray, sizes: list[int]) -> list[np.ndarray]:

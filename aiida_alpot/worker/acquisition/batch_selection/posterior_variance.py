@@ -19,7 +19,9 @@ REGULARISATION = 1e-3
 TIE = 1e-9
 """Variances that differ by less than this fraction are equal: where little is left of the prior variance, rounding in
 float64 may change so much."""
-FIRST_EXACT = 4
+FIRST_EXACT = 8
+RENEW = 128
+"""Picks after which bounds that take all of them into account are made anew."""
 
 
 def posterior_variance(
@@ -54,7 +56,7 @@ def posterior_variance(
     if not len(rows):
         return picked([], [])
     score = VarianceScore(rows, known, regularisation, k, w)
-    found = list(lazy_greedy(rows, score.scores(), score, k, TIE))
+    found = list(lazy_greedy(rows, score.bounds(), score, k, TIE))
     return picked([row for row, _ in found], [value for _, value in found])
 
 
@@ -72,46 +74,53 @@ class VarianceScore:
         self._posterior = Posterior(train, regularisation)
         self._vectors = np.empty((k, rows.d))
         self._count = 0
-        self._passed = 0
         self._bounds = VarianceBounds(rows, self._posterior)
-        self._variance = self._bounds.upper.copy()
+        self._variance = self._bounds.before.copy()
         self._seen = np.zeros(len(rows), dtype=np.int32)
         self._exact = np.zeros(len(rows), dtype=bool)
-        self._work = 0.0
         self._known = KnownRows()
         self._known.add(train)
 
-    def scores(self) -> np.ndarray:
+    def bounds(self) -> np.ndarray:
         """Upper bounds of the scores of all rows, shape (n,)."""
         return weighted(self._variance, self._weights, slice(None)).copy()
 
-    def lower(self, bound: np.ndarray) -> None:
-        """Lower the bounds of all rows by a pass over the pool, if the rows that had to be refreshed since the last one
-        took more work than that."""
-        if self._work < self._bounds.work or self._count == self._passed:
-            return
-        self._bounds.subtract(self._vectors[self._passed : self._count])
-        lower = np.flatnonzero(~self._exact & (self._bounds.upper < self._variance))
-        self._variance[lower], self._seen[lower] = self._bounds.upper[lower], self._count
-        bound[lower] = np.minimum(bound[lower], weighted(self._variance[lower], self._weights, lower))
-        self._passed, self._work = self._count, 0.0
-
     def refresh(self, index: np.ndarray, rows: np.ndarray, floor: float) -> np.ndarray:
         """Scores of some rows as they are now, where they are at least the floor."""
-        x = rows.astype(np.float64)
+        scores = self._outdated(index, rows, floor)
+        left = np.flatnonzero(scores >= floor)
+        index, x = index[left], rows[left].astype(np.float64)
         self._subtract(index, x)
+        scores[left] = weighted(self._variance[index], self._weights, index)
         step = FIRST_EXACT
         while True:
-            scores = weighted(self._variance[index], self._weights, index)
             exact = self._exact[index]
-            floor = max(floor, scores[exact].max(initial=0.0) * (1.0 - TIE))
-            open_ = np.flatnonzero(~exact & (scores >= floor))
-            if not len(open_):
+            floor = max(floor, scores[left[exact]].max(initial=0.0) * (1.0 - TIE))
+            wanted = np.flatnonzero(~exact & (scores[left] >= floor))
+            if not len(wanted):
                 return scores
-            if len(open_) > step:
-                open_ = open_[np.argpartition(-scores[open_], step - 1)[:step]]
-            self._compute(index[open_], x[open_])
+            if len(wanted) > step:
+                wanted = wanted[np.argpartition(-scores[left[wanted]], step - 1)[:step]]
+            self._compute(index[wanted], x[wanted])
+            scores[left[wanted]] = weighted(self._variance[index[wanted]], self._weights, index[wanted])
             step *= 2
+
+    def _outdated(self, index: np.ndarray, rows: np.ndarray, floor: float) -> np.ndarray:
+        """Scores of some rows, with those that have not seen many picks brought below the floor if a bound is."""
+        if self._count - self._bounds.count >= RENEW:
+            self._bounds.renew(self._vectors[: self._count])
+        scores = weighted(self._variance[index], self._weights, index).copy()
+        old = np.flatnonzero(self._seen[index] < self._bounds.count)
+        if len(old):
+            where = index[old]
+            variance = self._bounds.after(where, rows[old])
+            bound = weighted(variance, self._weights, where)
+            # What is computed from all that is known stays so, unless it is out of the question.
+            use = (variance < self._variance[where]) & (~self._exact[where] | (bound < floor))
+            where = where[use]
+            self._variance[where], self._seen[where], self._exact[where] = variance[use], self._bounds.count, False
+            scores[old[use]] = bound[use]
+        return scores
 
     def _subtract(self, index: np.ndarray, x: np.ndarray) -> None:
         """Subtract what the picks have made known that these rows have not seen."""
@@ -122,7 +131,6 @@ class VarianceScore:
             if done.any():  # what some rows of the group had subtracted before
                 square *= np.arange(self._count - first) >= done[:, None]
             self._variance[index[places]] -= square.sum(axis=1)
-            self._work += 2.0 * square.size
         self._seen[index] = self._count
         self._variance[index] = np.maximum(self._variance[index], 0.0)
 
@@ -132,7 +140,6 @@ class VarianceScore:
         np.square(inside, out=inside)
         self._variance[index] = np.maximum(self._posterior.variance(x) - inside.sum(axis=1), 0.0)
         self._exact[index] = True
-        self._work += 2.0 * inside.size + 2.0 * len(index) * len(self._posterior.down)
 
     def pick(self, index: int, row: np.ndarray) -> None:
         """Know a row from now on."""

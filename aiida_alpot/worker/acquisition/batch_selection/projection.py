@@ -8,13 +8,13 @@ from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
 
 SAMPLE_ROWS = 2048
 POWER_ITERATIONS = 3
-SAFETY = 8.0
+SAFETY = 4.0
 
 
 def rounding(dtype: type, n: int, r: int) -> float:
     """Rounding of sums of r squares of sums of n products, or of products of such rows, as a fraction of the lengths.
 
-    Half units in the last place times sqrt(n) + sqrt(r), as of errors of either sign, and 8 times that: the standard
+    Half units in the last place times sqrt(n) + sqrt(r), as of errors of either sign, and 4 times that: the standard
     deviation, for summands of one sign and without the blocks that libraries sum in, is 1/3 of it before the factor.
     """
     return float(SAFETY * np.finfo(dtype).eps / 2 * (np.sqrt(n) + np.sqrt(r) + 4.0))
@@ -68,13 +68,11 @@ class Projection:
 
 
 def even_sample(rows: Rows, size: int = SAMPLE_ROWS) -> np.ndarray:
-    """So many rows at even distances, or all, in float64."""
-    return rows.take(even_index(len(rows), size)).astype(np.float64)
+    """So many rows at even distances, or all, in float64.
 
-
-def even_index(n: int, size: int) -> np.ndarray:
-    """So many of n places at even distances, or all."""
-    return np.arange(n) if n <= size else np.linspace(0, n - 1, size).astype(np.int64)
+    :raises ValueError: for a row that holds a number that is not finite.
+    """
+    return rows.sample(size).astype(np.float64)
 
 
 def principal_axes(rows: np.ndarray, p: int) -> np.ndarray:

@@ -11,14 +11,12 @@ from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
 from aiida_alpot.worker.acquisition.batch_selection.known import KnownRows
 from aiida_alpot.worker.acquisition.batch_selection.lazy_greedy import lazy_greedy
 from aiida_alpot.worker.acquisition.batch_selection.picked import Picked, picked
-from aiida_alpot.worker.acquisition.maxvol.exchange import Seats, settle
-from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, largest, norm
+from aiida_alpot.worker.acquisition.maxvol.exchange import Seats
+from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, norm
+from aiida_alpot.worker.acquisition.maxvol.search import Search, norms_of
 from aiida_alpot.worker.acquisition.maxvol.shrinking import ShrinkingNorm
 from aiida_alpot.worker.acquisition.maxvol.span import Span
-from aiida_alpot.worker.acquisition.maxvol.square import MAX_PASSES, TOLERANCE, Search
-
-CANDIDATES = 20
-"""Rows that a pass adds to those that are swapped, as a multiple of the rank."""
+from aiida_alpot.worker.acquisition.maxvol.square import TOLERANCE, WholeSearch
 
 
 def maxvol_configurations(
@@ -83,8 +81,8 @@ class _Batch:
 
     def _add_new_directions(self) -> bool:
         """Step 1; whether no direction is left."""
-        matrix, limit = self._distances()
-        score = ShrinkingNorm(self.rows, matrix, self.weights, self._known([]), exact=True)
+        matrix, limit, dtype = self._distances()
+        score = ShrinkingNorm(self.rows, matrix, self.weights, self._known([]), exact=True, dtype=dtype)
         for row, square in lazy_greedy(self.rows, score.bounds(), score, self.k + 1):
             if not square > limit**2:
                 return True
@@ -93,60 +91,54 @@ class _Batch:
             self.scores[row] = float(np.sqrt(square))
         return True
 
-    def _distances(self) -> tuple[np.ndarray, float]:
-        """Matrix T with the distance |x T| of a row from the span of the training rows, and where step 1 ends."""
+    def _distances(self) -> tuple[np.ndarray, float, np.dtype]:
+        """Matrix T with the distance |x T| of a row from the span of the training rows, where step 1 ends, and in what
+        bounds of distances are computed."""
         span = Span.of(Rows(self.train, 'train')) if len(self.train) else None
         if span is None or span.rank == 0:
             span = Span.of(self.rows)
             typical = span.floor / span.relative_tolerance or 1.0
-            return np.diag(1.0 / span.scale) / typical, span.relative_tolerance
+            return np.diag(1.0 / span.scale) / typical, span.relative_tolerance, self.rows.dtype
         for _ in self.rows.blocks():
             pass  # all of them finite?
         distance = RowReductions(span.complement, [(norm, span.complement.shape[1])], np.float64).of(self.train)[0]
-        return span.complement / max(float(distance.max()), span.floor), self.tolerance
+        return span.complement / max(float(distance.max()), span.floor), self.tolerance, np.dtype(np.float64)
 
     def _swap_and_add(self) -> None:
         """Steps 2 and 3, from the square active set of what is known."""
         chosen = np.array(list(self.scores), dtype=np.int64)
         features = np.concatenate([self.train, self._weighted(chosen)])
-        if not features.any():
+        if not features.any():  # neither training rows nor picks
             return
-        search = Search(Rows(features, 'train'), None)
-        search.converge(self.tolerance)
-        ids = np.concatenate([np.arange(-len(self.train), 0), chosen])[search.seats.ids]
+        known = WholeSearch(Rows(features, 'train'), None)
+        known.search.converge(self.tolerance)
+        ids = np.concatenate([np.arange(-len(self.train), 0), chosen])[known.search.seats.ids]
         locked = np.setdiff1d(chosen, ids)
-        seats = Seats(ids, search.seats.coordinates, self.k - len(locked))
-        self._swap(seats, search.span.whitening, self._known(locked.tolist()))
+        seats = Seats(ids, known.search.seats.coordinates, self.k - len(locked))
+        dtype = self._swap(seats, known.span, self._known(locked.tolist()))
         kept = set(seats.ids.tolist()) | set(locked.tolist())
         self.scores = {row: score for row, score in self.scores.items() if row in kept and row not in seats.gain}
         self.scores.update(seats.gain)
-        self._add(search.span.whitening @ seats.inverse)
+        self._add(known.span.whitening @ seats.inverse, dtype)
 
-    def _swap(self, seats: Seats, whitening: np.ndarray, known: KnownRows) -> None:
-        """Step 2: MaxVol over the pool, a few per cent of it in memory."""
-        barred = np.zeros(len(self.rows), dtype=bool)
-        candidates = np.empty(0, dtype=np.int64)
-        for _ in range(MAX_PASSES):
-            grade = self._largest_coefficients((whitening @ seats.inverse)[:, seats.open])
-            grade[barred] = 0.0
-            violating = np.flatnonzero(grade > self.tolerance)
-            new = violating[np.argsort(-grade[violating], kind='stable')[: CANDIDATES * len(seats)]]
-            copies = np.array([row in known for row in self.rows.take(new)], dtype=bool)
-            barred[new[copies]] = True
-            candidates = np.union1d(candidates, new[~copies])
-            swaps = settle(seats, candidates, self._weighted(candidates) @ whitening, self.tolerance)
-            if not swaps and not copies.any():
-                return
+    def _swap(self, seats: Seats, span: Span, known: KnownRows) -> np.dtype:
+        """Step 2, and in what coefficients may be computed.
 
-    def _largest_coefficients(self, matrix: np.ndarray) -> np.ndarray:
-        """Largest coefficient of each row of the pool, shape (n,), in the active rows whose columns these are."""
-        grade = RowReductions(matrix, [(largest, matrix.shape[1])], np.float64).over(self.rows)[0]
-        return grade if self.weights is None else grade * self.weights
+        :param span: of what is known.
+        :param known: rows of which no copy may take a seat.
+        """
+        in_single = self.rows.dtype == np.float32 and span.rank == self.rows.d
+        norms = norms_of(self.rows, span.whitening @ seats.inverse, np.float32 if in_single else np.float64)
+        if self.weights is not None:
+            norms = norms * self.weights
+        search = Search(self.rows, span.whitening, seats, norms, in_single=in_single, weights=self.weights, known=known)
+        search.converge(self.tolerance)
+        return search.dtype
 
-    def _add(self, matrix: np.ndarray) -> None:
+    def _add(self, matrix: np.ndarray, dtype: np.dtype) -> None:
         """Step 3."""
         picks = list(self.scores)
-        score = ShrinkingNorm(self.rows, matrix, self.weights, self._known(picks), exact=False)
+        score = ShrinkingNorm(self.rows, matrix, self.weights, self._known(picks), exact=False, dtype=dtype)
         bound = score.bounds()
         bound[picks] = -np.inf
         for row, square in lazy_greedy(self.rows, bound, score, self.k - len(picks)):

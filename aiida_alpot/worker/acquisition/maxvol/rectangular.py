@@ -9,9 +9,10 @@ import numpy as np
 from aiida_alpot.worker.acquisition.batch_selection.known import KnownRows
 from aiida_alpot.worker.acquisition.batch_selection.lazy_greedy import lazy_greedy
 from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, largest
+from aiida_alpot.worker.acquisition.maxvol.search import Search
 from aiida_alpot.worker.acquisition.maxvol.shrinking import ShrinkingNorm
 from aiida_alpot.worker.acquisition.maxvol.sources import as_rows
-from aiida_alpot.worker.acquisition.maxvol.square import TOLERANCE, MaxVol, Search
+from aiida_alpot.worker.acquisition.maxvol.square import TOLERANCE, MaxVol, WholeSearch
 from aiida_alpot.worker.options import integer, number
 
 
@@ -38,20 +39,19 @@ def rectangular_maxvol(
     """
     number('tolerance', tolerance, 1.0, exclusive=True)
     rows = as_rows(features, 'features')
-    search = Search(rows, relative_tolerance)
-    if n_rows is not None and integer('n_rows', n_rows, 1) < search.span.rank:
+    whole = WholeSearch(rows, relative_tolerance)
+    if n_rows is not None and integer('n_rows', n_rows, 1) < whole.span.rank:
         raise ValueError(
-            f'`n_rows` is {n_rows}, but the features span {search.span.rank} directions: an active set needs at '
+            f'`n_rows` is {n_rows}, but the features span {whole.span.rank} directions: an active set needs at '
             'least as many rows'
         )
+    search = whole.search
     search.converge(tolerance)
     index = np.sort(np.concatenate([search.seats.ids, _added(search, n_rows)]))
     coefficients = np.linalg.pinv(search.whitened(index))
-    matrix = search.span.whitening @ coefficients
-    search.n_passes += 2
-    return search.as_maxvol(
-        index, coefficients, RowReductions(matrix, [(largest, len(index))], search.dtype).over(rows)[0]
-    )
+    reduction = RowReductions(whole.span.whitening @ coefficients, [(largest, len(index))], search.dtype)
+    search.n_passes += 1
+    return whole.as_maxvol(index, coefficients, reduction.over(rows)[0])
 
 
 def _added(search: Search, n_rows: int | None) -> np.ndarray:
@@ -59,8 +59,9 @@ def _added(search: Search, n_rows: int | None) -> np.ndarray:
     rows, seats = search.rows, search.seats
     known = KnownRows()
     known.add(rows.take(seats.ids))
-    score = ShrinkingNorm(rows, search.span.whitening @ seats.inverse, None, known, exact=False)
+    score = ShrinkingNorm(rows, search.whitening @ seats.inverse, None, known, exact=False, dtype=search.dtype)
     bound = score.bounds()
+    search.n_passes += 1
     bound[seats.ids] = -np.inf
     limit = len(rows) if n_rows is None else n_rows
     added: list[int] = []

@@ -6,7 +6,7 @@ import numpy as np
 
 from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
 from aiida_alpot.worker.acquisition.batch_selection.known import KnownRows
-from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, norm
+from aiida_alpot.worker.acquisition.maxvol.search import MAX_ROUNDING, norms_of
 
 
 class ShrinkingNorm:
@@ -23,18 +23,30 @@ class ShrinkingNorm:
     :param matrix: T at the beginning, shape (d, p).
     :param weights: w, shape (n,).
     :param known: exact copies of these rows are never picked; picks join them.
+    :param dtype: in which the bounds of all rows are computed. With float32 the coefficients are taken to be off by no
+        more than :data:`MAX_ROUNDING`; what decides is in float64.
     """
 
     def __init__(
-        self, rows: Rows, matrix: np.ndarray, weights: np.ndarray | None, known: KnownRows, *, exact: bool
+        self,
+        rows: Rows,
+        matrix: np.ndarray,
+        weights: np.ndarray | None,
+        known: KnownRows,
+        *,
+        exact: bool,
+        dtype: np.dtype | type = np.float64,
     ) -> None:
         self._rows, self._weights, self._known, self._exact = rows, weights, known, exact
+        self._dtype = np.dtype(dtype)
+        self._rounding = MAX_ROUNDING * np.sqrt(matrix.shape[1]) if self._dtype == np.float32 else 0.0
         self._matrix = matrix.copy()
         self._refreshed = 0
 
     def bounds(self) -> np.ndarray:
-        """Scores of all rows, shape (n,): a pass."""
-        norms = RowReductions(self._matrix, [(norm, self._matrix.shape[1])], np.float64).over(self._rows)[0]
+        """Upper bounds of the scores of all rows, shape (n,): a pass."""
+        norms = norms_of(self._rows, self._matrix, self._dtype).astype(np.float64)
+        norms[norms > 0.0] += self._rounding
         return self._weighted(norms, slice(None)) ** 2
 
     def refresh(self, index: np.ndarray, rows: np.ndarray, floor: float) -> np.ndarray:

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 
 from aiida_alpot.worker.acquisition.batch_selection.blocks import Rows
-from aiida_alpot.worker.acquisition.maxvol.exchange import Seats, settle
-from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, largest, norm, top_distinct
+from aiida_alpot.worker.acquisition.maxvol.exchange import Seats
+from aiida_alpot.worker.acquisition.maxvol.passes import RowReductions, norm, top_distinct
+from aiida_alpot.worker.acquisition.maxvol.search import Search, n_candidates, norms_of
 from aiida_alpot.worker.acquisition.maxvol.sources import as_rows
 from aiida_alpot.worker.acquisition.maxvol.span import Span
 from aiida_alpot.worker.options import number
 
 TOLERANCE = 1.01
-CANDIDATES = (10, 0.01)
-"""Rows that each step adds to those kept in memory to be swapped: so many times the rank and at least this share of
-all. They are those with the largest leverages at first, then those with the largest grades."""
 PIVOTED = 30
-"""At most so many times the rank of them are pivoted: QR is slow."""
-MAX_ROUNDING = 1e-3
-"""Coefficients may be off by this much in float32; beyond, they are computed in float64."""
-MAX_PASSES = 200
+"""At most so many times the rank of the candidates are pivoted: QR is slow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +75,17 @@ def maxvol(features: Any, *, tolerance: float = TOLERANCE, relative_tolerance: f
     :raises ValueError: for a number that is not finite, no rows, rows that are all zero, or a tolerance out of range.
     """
     number('tolerance', tolerance, 1.0, exclusive=True)
-    search = Search(as_rows(features, 'features'), relative_tolerance)
-    search.converge(tolerance)
-    return search.result()
+    whole = WholeSearch(as_rows(features, 'features'), relative_tolerance)
+    whole.search.converge(tolerance)
+    return whole.result()
 
 
-class Search:
-    """The active set of a matrix on its way to the largest volume.
+class WholeSearch:
+    """Square active set of a whole matrix.
 
     :param rows: X, shape (n, d).
-    :ivar seats: the active set.
-    :ivar grade: largest coefficient of each row of X as of the last pass, shape (n,).
+    :ivar span: the directions that X occupies.
+    :ivar search: what swaps its rows.
     :raises ValueError: for a number that is not finite, no rows, or rows that are all zero.
     """
 
@@ -100,47 +95,18 @@ class Search:
         if self.span.rank == 0:
             raise ValueError(f'all rows of `{rows.name}` are zero: they span nothing, so that nothing can be graded')
         in_single = rows.dtype == np.float32 and self.span.rank == rows.d
-        self.dtype: np.dtype[Any] = np.dtype(np.float32 if in_single else np.float64)
-        leverage, distance = self._leverages()
-        self.n_passes = 2
-        self.distance = distance
-        self.residual = max(float(distance.max()), self.span.floor)
-        self._n_candidates = int(max(CANDIDATES[0] * self.span.rank, CANDIDATES[1] * len(rows)))
-        self._n_pivoted = min(self._n_candidates, PIVOTED * self.span.rank)
-        self._candidates = top_distinct(leverage, self._n_candidates)
-        self.seats = self._first_seats(leverage)
-        self._coordinates = self.whitened(self._candidates)
-        self._check_rounding()
-        self._coordinates = self._coordinates.astype(rows.dtype)
-        self.grade = np.empty(0)
-
-    def whitened(self, index: np.ndarray) -> np.ndarray:
-        """Whitened coordinates of some rows, shape (m, r), float64."""
-        return self.rows.take(index).astype(np.float64) @ self.span.whitening
-
-    def converge(self, tolerance: float) -> None:
-        """Swap until no row of X has a coefficient above the tolerance.
-
-        :raises RuntimeError: if that does not come to an end.
-        """
-        inner = 1.0 + 0.5 * (tolerance - 1.0)  # so that rounding in the passes over all rows does not decide
-        for _ in range(MAX_PASSES):
-            swaps = settle(self.seats, self._candidates, self._coordinates, inner)
-            if len(self.grade) and not swaps:
-                self._to_double()
-            self.grade = self._largest_coefficients()
-            if not self.grade.max() > tolerance:
-                return
-            self._add(top_distinct(self.grade, self._n_candidates))
-        raise RuntimeError(
-            f'{MAX_PASSES} passes over `{self.rows.name}` left rows with grades up to {self.grade.max():.4g}, '
-            f'expected at most {tolerance:g}: give a larger tolerance'
-        )
+        self._dtype = np.dtype(np.float32 if in_single else np.float64)
+        self._n_passes = 2  # for the Gram matrix and the leverages
+        leverage, self._distance = self._leverages()
+        self._residual = max(float(self._distance.max()), self.span.floor)
+        seats = self._first_seats(leverage)
+        self.search = Search(rows, self.span.whitening, seats, leverage, in_single=in_single)
 
     def result(self) -> MaxVol:
         """The active set as it is, rows ascending."""
-        order = np.argsort(self.seats.ids)
-        return self.as_maxvol(self.seats.ids[order], self.seats.inverse[:, order], self.grade)
+        seats = self.search.seats
+        order = np.argsort(seats.ids)
+        return self.as_maxvol(seats.ids[order], seats.inverse[:, order], self.search.grade)
 
     def as_maxvol(self, index: np.ndarray, coefficients: np.ndarray, grade: np.ndarray) -> MaxVol:
         """An active set of this matrix.
@@ -150,26 +116,20 @@ class Search:
         """
         return MaxVol(
             index=index,
-            matrix=np.hstack([self.span.whitening @ coefficients, self.span.complement / self.residual]),
-            grade=np.maximum(grade, self.distance / self.residual).astype(np.float64),
+            matrix=np.hstack([self.span.whitening @ coefficients, self.span.complement / self._residual]),
+            grade=np.maximum(grade, self._distance / self._residual).astype(np.float64),
             span=self.span,
-            residual=self.residual,
-            dtype=self.dtype,
-            n_swaps=self.seats.n_swaps,
-            n_passes=self.n_passes,
+            residual=self._residual,
+            dtype=self.search.dtype,
+            n_swaps=self.search.seats.n_swaps,
+            n_passes=self._n_passes + self.search.n_passes,
         )
-
-    def _largest_coefficients(self) -> np.ndarray:
-        """Largest coefficient of each row of X, shape (n,): a pass."""
-        self.n_passes += 1
-        matrix = self.span.whitening @ self.seats.inverse
-        return RowReductions(matrix, [(largest, self.span.rank)], self.dtype).over(self.rows)[0]
 
     def _leverages(self) -> tuple[np.ndarray, np.ndarray]:
         """Norms of the whitened coordinates, whose squares sum to n r, and distances from the span; shape (n,) each."""
         matrix = np.hstack([self.span.whitening, self.span.complement])
         parts = [(norm, self.span.rank), (norm, matrix.shape[1] - self.span.rank)]
-        leverage, distance = RowReductions(matrix, parts, self.dtype).over(self.rows)
+        leverage, distance = RowReductions(matrix, parts, self._dtype).over(self.rows)
         return leverage, distance
 
     def _first_seats(self, leverage: np.ndarray) -> Seats:
@@ -178,40 +138,20 @@ class Search:
         Any direction has a mean square of 1. So a pivot below that tells that other rows reach farther; those are
         sought by one more pass.
         """
-        index = top_distinct(leverage, self._n_pivoted)
+        count = min(n_candidates(self.span.rank, len(self.rows)), PIVOTED * self.span.rank)
+        reach, complement = leverage, np.eye(self.span.rank)
         ids = np.empty(0, dtype=np.int64)
-        complement = np.eye(self.span.rank)
         while True:
-            ids = np.concatenate([ids, index[_pivots(self.whitened(index) @ complement)]])
+            index = top_distinct(reach, count)
+            ids = np.concatenate([ids, index[_pivots(self._whitened(index) @ complement)]])
             if len(ids) == self.span.rank:
-                return Seats(ids, self.whitened(ids))
-            complement = _complement(self.whitened(ids))
-            reach = RowReductions(self.span.whitening @ complement, [(norm, complement.shape[1])], self.dtype)
-            index = top_distinct(reach.over(self.rows)[0], self._n_pivoted)
-            self.n_passes += 1
+                return Seats(ids, self._whitened(ids))
+            complement = _complement(self._whitened(ids))
+            reach = norms_of(self.rows, self.span.whitening @ complement, self._dtype)
+            self._n_passes += 1
 
-    def _check_rounding(self) -> None:
-        """Go over to float64 where float32 is not exact enough on the candidates, which have the largest features."""
-        if self.dtype == np.float64:
-            return
-        inverse = self.seats.inverse
-        exact = self._coordinates @ inverse
-        rough = self.rows.take(self._candidates) @ (self.span.whitening @ inverse).astype(np.float32)
-        if not np.abs(rough - exact).max() <= MAX_ROUNDING:
-            self.dtype = np.dtype(np.float64)
-
-    def _to_double(self) -> None:
-        """Go over to float64: what looked too large in float32 was not."""
-        self.dtype = np.dtype(np.float64)
-        self._coordinates = self.whitened(self._candidates)
-
-    def _add(self, index: np.ndarray) -> None:
-        """Let rows join the candidates, ascending."""
-        new = np.setdiff1d(index, self._candidates)
-        ids = np.concatenate([self._candidates, new])
-        order = np.argsort(ids)
-        coordinates = np.concatenate([self._coordinates, self.whitened(new).astype(self._coordinates.dtype)])
-        self._candidates, self._coordinates = ids[order], coordinates[order]
+    def _whitened(self, index: np.ndarray) -> np.ndarray:
+        return self.rows.take(index).astype(np.float64) @ self.span.whitening
 
 
 def _pivots(coordinates: np.ndarray) -> np.ndarray:

@@ -139,3 +139,13 @@ def test_bad_input():
         maxvol_configurations(pool, 1)
     with pytest.raises(ValueError, match='row 2 of `pool`'):
         maxvol_configurations(pool, 1, train=np.ones((2, 2)))
+
+
+@pytest.mark.parametrize('with_train', [False, True])
+def test_single_precision_picks_the_same(with_train: bool):
+    rng = np.random.default_rng(7)
+    pool, train = rng.standard_normal((3000, 8), dtype=np.float32), rng.standard_normal((50, 8), dtype=np.float32)
+    single = maxvol_configurations(pool, 30, train=train if with_train else None)
+    double = maxvol_configurations(pool.astype(float), 30, train=train.astype(float) if with_train else None)
+    assert single.index.tolist() == double.index.tolist()
+    np.testing.assert_allclose(single.score, double.score, rtol=1e-4)
