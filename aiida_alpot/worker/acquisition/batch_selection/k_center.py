@@ -16,9 +16,9 @@ from aiida_alpot.worker.acquisition.batch_selection.picked import Picked, picked
 def k_center(pool: Any, k: int, *, train: Any = None, weights: Any = None) -> Picked:
     """Greedy k-center: each pick is the row whose nearest known row is farthest.
 
-    The next row is argmax_i w_i min_c |x_i - c|^2 over the training rows and the picks so far (of which it covers what
+    The next row is argmax_i w_i min_c (x_i - c)^2 over the training rows and the picks so far (of which it covers what
     is left with balls of a radius at most twice the smallest possible: Gonzalez, Theor. Comput. Sci. 38, 293 (1985)).
-    Where nothing is known, the first pick is argmax_i w_i |x_i|^2. Ties go to the lowest index.
+    Where nothing is known, the first pick is argmax_i w_i x_i^2. Ties go to the lowest index.
 
     Features are centred and compared by products of matrices in float64, which only bound the distances; what decides
     is the sum of squared differences in float64. Memory: O(n + (m + k) d).
@@ -27,7 +27,7 @@ def k_center(pool: Any, k: int, *, train: Any = None, weights: Any = None) -> Pi
     :param k: picks at most.
     :param train: features of what is known, shape (m, d).
     :param weights: shape (n,), finite, >= 0: they multiply the squared distance.
-    :return: scores are w_i times the squared distance (for a first pick without training rows w_i |x_i|^2), centres the
+    :return: scores are w_i times the squared distance (for a first pick without training rows w_i x_i^2), centres the
         known rows at that distance. A row at distance 0 of a known one is never picked, nor one of weight 0.
     :raises ValueError: as :func:`read_arguments`.
     """

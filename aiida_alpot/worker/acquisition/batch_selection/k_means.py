@@ -55,7 +55,7 @@ def k_means(
 
     - ``nearest`` (its method section): the row nearest to the mean of its cluster.
     - ``farthest`` (its abstract, k-means with farthest-point refinement): clusters are visited from the largest to the
-      smallest, and each gives the row argmax_i w_i min_c |x_i - c|^2 over the training rows and the picks so far; where
+      smallest, and each gives the row argmax_i w_i min_c (x_i - c)^2 over the training rows and the picks so far; where
       nothing is known, the first pick is the row nearest to the mean of the largest cluster.
 
     Clusters are those of :func:`partition`. Ties go to the lowest index. A cluster whose rows are all known (at
@@ -112,7 +112,7 @@ def partition(rows: Rows, n_clusters: int, weights: np.ndarray | None = None, se
 
 
 def _seeds(rows: Rows, share: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Rows drawn one after the other with probabilities w_i min_c |x_i - c|^2 (k-means++), shape (c, d), float64."""
+    """Rows drawn one after the other with probabilities w_i min_c (x_i - c)^2 (k-means++), shape (c, d), float64."""
     generator = np.random.default_rng(seed)
     x = rows.block(0, len(rows))
     chosen = [_draw(generator, share)]

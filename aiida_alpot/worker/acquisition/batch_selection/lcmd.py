@@ -17,8 +17,8 @@ def lcmd(pool: Any, k: int, *, train: Any = None, weights: Any = None) -> Picked
 
     Holzmueller et al., J. Mach. Learn. Res. 24, 164 (2023); paper 004 (pretrained representations), eqs 9-11. Every row
     belongs to the nearest known row (training rows and picks so far; of equally near ones the first). The mass of a
-    cluster is m_c = sum_i w_i |x_i - c|^2; the next pick is argmax_i w_i |x_i - c|^2 in the cluster of the largest
-    mass. Where nothing is known, the first pick is argmax_i w_i |x_i|^2. Ties go to the centre that became known first,
+    cluster is m_c = sum_i w_i (x_i - c)^2; the next pick is argmax_i w_i (x_i - c)^2 in the cluster of the largest
+    mass. Where nothing is known, the first pick is argmax_i w_i x_i^2. Ties go to the centre that became known first,
     then to the lowest index.
 
     Masses, distances that decide who belongs where, and the farthest row of a cluster are in float64, from differences;
@@ -29,7 +29,7 @@ def lcmd(pool: Any, k: int, *, train: Any = None, weights: Any = None) -> Picked
     :param train: features of what is known, shape (m, d).
     :param weights: shape (n,), finite, >= 0: they multiply the squared distance, in the mass too; which cluster a row
         belongs to does not depend on them.
-    :return: scores are w_i times the squared distance (for a first pick without training rows w_i |x_i|^2), centres the
+    :return: scores are w_i times the squared distance (for a first pick without training rows w_i x_i^2), centres the
         known rows of the clusters. A row at distance 0 of a known one is never picked, nor one of weight 0.
     :raises ValueError: as :func:`read_arguments`.
     """

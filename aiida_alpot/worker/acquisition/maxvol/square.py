@@ -54,7 +54,7 @@ def maxvol(features: Any, *, tolerance: float = TOLERANCE, relative_tolerance: f
     r"""Square active set of (locally) maximal volume.
 
     The W study (Shuang et al., Mach. Learn.: Sci. Technol. 7, 025002), eqs 8-12: of the rows B_i of a tall matrix, r
-    rows A are chosen so that |det A| is large, and all others are B_i = sum_k c_k A_k with
+    rows A are chosen so that ``|det A|`` is large, and all others are B_i = sum_k c_k A_k with
 
     .. math:: \gamma_i = \max_k |c_k|, \qquad c = B_i A^{-1},
 
