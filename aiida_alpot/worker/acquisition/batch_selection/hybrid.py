@@ -58,7 +58,7 @@ def hybrid(
     uncertainty = alpha * (w - w.min()) / (spread if spread > 0.0 else 1.0)
     first: list[int] = []
     if not len(known):
-        first = [int(np.flatnonzero(uncertainty >= uncertainty.max() * (1.0 - TIE))[0])]
+        first = [int(np.flatnonzero(w >= w.max() * (1.0 - TIE))[0])]
         known = rows.take(np.array(first))
     nearest = NearestKnown(rows, known, k)
     score = HybridScore(rows, nearest, uncertainty, alpha, greedy)
