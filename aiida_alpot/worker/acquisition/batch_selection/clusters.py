@@ -16,6 +16,8 @@ COORDINATE_BYTES = 256 * 10**6
 BATCH = 64
 TILE_ROWS = 4096
 GATHER_BYTES = 8 * 2**20
+MAX_LISTED = 4_000_000
+"""Rows in all lists together, at most: 16 MB."""
 MASS_ROUNDING = 1e-11
 """Bound of the rounding in a mass that was updated thousands of times, as a fraction of the largest it ever was."""
 
@@ -120,19 +122,34 @@ class Clusters:
         self._square[taken], self._centre[taken] = square, new
 
     def _make_lists(self, row: int) -> None:
-        """Rows that may be nearer to a new centre than to their own, for this and for other likely ones."""
-        likely = self._likely(row)
-        right = self._bounds.of_centres(self._rows.take(np.array(likely)))
+        """Rows that may be nearer to a new centre than to their own, for this and for other likely ones.
+
+        Where these are so many that they would take much memory, only for this one.
+        """
+        lists = self._find(self._likely(row), MAX_LISTED)
+        self._lists.update(lists or self._find([row], None) or {})
+        listed = sum(map(len, self._lists.values()))
+        for other in list(self._lists):  # the oldest first
+            if listed <= MAX_LISTED or other == row:
+                break
+            listed -= len(self._lists.pop(other))
+
+    def _find(self, centres: list[int], most: int | None) -> dict[int, np.ndarray] | None:
+        """Rows that may be nearer to each of some rows than to their own centre; ``None`` where they are too many."""
+        right = self._bounds.of_centres(self._rows.take(np.array(centres)))
         found: list[tuple[np.ndarray, np.ndarray]] = []
+        total = 0
         for start, stop, left in self._lefts():
             threshold = 0.5 * (self._limit[start:stop] - self._square[start:stop])
-            which, centre = where_at_least(left @ right.T, threshold)
-            found.append((which.astype(np.int32) + np.int32(start), centre.astype(np.uint8)))
-        which, centre = (np.concatenate(part) for part in zip(*found, strict=True))
-        order = np.argsort(centre, kind='stable')
-        ends = np.cumsum(np.bincount(centre, minlength=len(likely)))[:-1]
-        for place, rows in zip(likely, np.split(which[order], ends), strict=True):
-            self._lists[place] = rows
+            which, place = where_at_least(left @ right.T, threshold)
+            found.append((which.astype(np.int32) + np.int32(start), place.astype(np.uint8)))
+            total += len(which)
+            if most is not None and total > most:
+                return None
+        which, place = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(place, kind='stable')
+        ends = np.cumsum(np.bincount(place, minlength=len(centres)))[:-1]
+        return dict(zip(centres, np.split(which[order], ends), strict=True))
 
     def _lefts(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """Left factors of the bounds of all rows, in blocks."""
