@@ -1,11 +1,11 @@
 """Active sets and extrapolation grades: ``python benchmarks/acquisition_cases/maxvol.py [--quick]``.
 
-MaxVol on 10^5 and 10^6 rows of 256 and 640 features in float32, beside ``py_maxvol`` of tntorch where it is installed
-(on the first size: it takes minutes on the others) with the same tolerance; and grades of 10^6 atoms beside the matrix
-products of this machine. The rows are correlated Gaussian ones, all alike, which are the hardest for MaxVol (those of
-real environments have outliers, among which the active rows are) and the easiest for the peer, which then swaps few of
-them; rows of very different lengths are ``spread``. Each measurement runs in a process of its own on one thread, the
-rows in memory. The last line is one JSON object.
+MaxVol on 10^5 and 10^6 rows of 256 and 640 features in float32, beside ``py_maxvol`` of tntorch with the same tolerance
+where it is installed, here or in the environment that ``ALPOT_PEER_PYTHON`` names (on the first size: it takes minutes
+on the others); and grades of 10^6 atoms beside the matrix products of this machine. The rows are correlated Gaussian
+ones, all alike, which are the hardest for MaxVol (those of real environments have outliers, among which the active rows
+are) and the easiest for the peer, which then swaps few of them; rows of very different lengths are ``spread``. Each
+measurement runs in a process of its own on one thread, the rows in memory. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+#: Where tntorch is installed: its requirements need not agree with ours.
+PEER_PYTHON = os.environ.get('ALPOT_PEER_PYTHON', sys.executable)
 TOLERANCE = 1.01
 SIZES = ((100_000, 256), (1_000_000, 256), (1_000_000, 640))
 QUICK_SIZES = ((20_000, 128), (50_000, 128), (50_000, 256))
@@ -156,7 +158,8 @@ MEASUREMENTS = {'ours': measure_ours, 'peer': measure_peer, 'grades': measure_gr
 def measure(what: str, n: int, d: int, kind: str) -> dict[str, Any]:
     """One measurement in a process of its own."""
     threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-    command = [sys.executable, __file__, '--measure', what, str(n), str(d), kind]
+    python = PEER_PYTHON if what == 'peer' else sys.executable
+    command = [python, __file__, '--measure', what, str(n), str(d), kind]
     done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f'{what} {n} {d} {kind} failed:\n{done.stderr}')
@@ -166,7 +169,7 @@ def measure(what: str, n: int, d: int, kind: str) -> dict[str, Any]:
 
 def has_peer() -> bool:
     """Whether tntorch can be imported, asked in a process of its own."""
-    return subprocess.run([sys.executable, '-c', 'import tntorch.maxvol'], capture_output=True).returncode == 0
+    return subprocess.run([PEER_PYTHON, '-c', 'import tntorch.maxvol'], capture_output=True).returncode == 0
 
 
 def cases(quick: bool, scratch: Path) -> list[dict[str, Any]]:

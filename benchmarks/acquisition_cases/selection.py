@@ -217,6 +217,10 @@ def cases(quick: bool, scratch: Path, check: bool = False, isotropic: bool = Fal
                 row['note'] = compare(rule, small, kind, mine, peer, peer_python)
             if check:
                 row['check'] = in_process(sys.executable, 'check', rule, str(path), json.dumps(mine['index']), kind)
+                row['bar_met'] = row['bar_met'] and row['check']['holds']
+                row['note'] += (
+                    f'; by the definition in float64: {"the same picks" if row["check"]["holds"] else "OTHERS"}'
+                )
             rows.append(row)
     return rows
 
@@ -243,8 +247,9 @@ def as_row(rule: str, n: int, d: int, in_memory: bool, mine: Any, peer: Any, spe
     ratio = peer['cpu'] / mine['cpu'] if peer else None
     least_ratio, most_mb = BARS[rule]
     if in_memory:
-        bar = f'>= {least_ratio:g} x the peer, <= {most_mb:g} MB'
-        holds = (ratio is None or ratio >= least_ratio) and mine['mb'] <= most_mb
+        fast = n >= SIZES[False] and ratio is not None  # at small sizes most of the time is not in the rows
+        bar = (f'>= {least_ratio:g} x the peer, ' if fast else '') + f'<= {most_mb:g} MB'
+        holds = (not fast or ratio >= least_ratio) and mine['mb'] <= most_mb
     else:
         bar = f'<= {FILE_BARS[0]:g} s at 10^6 rows, <= {FILE_BARS[1]:g} MB'
         holds = mine['cpu'] <= FILE_BARS[0] and mine['mb'] <= FILE_BARS[1]
@@ -258,7 +263,7 @@ def as_row(rule: str, n: int, d: int, in_memory: bool, mine: Any, peer: Any, spe
         'peer_mb': round(peer['mb'], 1) if peer else None,
         'ratio': round(ratio, 1) if ratio else None,
         'bar': bar,
-        'holds': holds,
+        'bar_met': bool(holds),
         'bound': f'one read of the pool {read:.2f} s at {speed["bandwidth"]:.0f} GB/s; all rows against all known rows '
         f'once {products:.1f} s at {speed["gemm"]:.0f} GFlop/s',
         'distance': f'{mine["cpu"] / read:.1f} x the read, {mine["cpu"] / products:.2f} x the products',
@@ -293,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = cases(options.quick, options.scratch or Path(folder), options.check, options.isotropic)
     for row in rows:
         print(', '.join(f'{name}: {value}' for name, value in row.items() if value not in (None, '')))
-    holds = all(row['holds'] and row.get('check', {}).get('holds', True) for row in rows)
+    holds = all(row['bar_met'] for row in rows)
     print(json.dumps({'benchmark': 'selection', 'quick': options.quick, 'holds': holds, 'cases': rows}))
     return 0 if holds else 1
 
