@@ -30,14 +30,15 @@ from ase.build import bulk, molecule
 ELEMENTS = {2: ['Si'], 6: ['H', 'C', 'O'], 54: ['W']}
 N_MEMBERS = 4
 N_STRUCTURES = 500
-#: Structures with --quick, and of how many the peer and the loop are timed where all of them would take long.
+#: Structures with --quick, and how many are timed where all of them would take long.
 QUICK = {2: 60, 6: 40, 54: 8}
-N_PEER = {2: 500, 6: 500, 54: 60}
+N_TIMED = {2: 500, 6: 500, 54: 60}
 BARS_CPU = {2: 5.4, 6: 2.9, 54: 1.13}
 BARS_GPU = {2: 20.0, 6: 20.0, 54: 5.0}
 BAR_FEATURES = 1.05
 N_LOOP = 40
 REPEATS = 9
+ROUNDS = 3
 N_WARM = 3
 FEATURES = ('ntk', 'activations')
 
@@ -294,28 +295,30 @@ def committee_case(
     n_atoms: int, n: int, dtype: str, device: str, scratch: Path, bound: dict[str, float]
 ) -> dict[str, Any]:
     """Energies, forces and stresses by all members."""
-    n_peer = min(n, N_PEER[n_atoms])
-    ours = measure('ours', n_atoms, n, dtype, device, scratch)
-    peer = measure('peer', n_atoms, n_peer, dtype, device, scratch)
-    if n_peer == n and not np.isclose(ours['sum'], peer['sum'], rtol=1e-5):
-        raise RuntimeError(f'energies differ: {ours["sum"]} and {peer["sum"]} eV in all')
-    peer_s = peer['seconds'] * n / n_peer
+    n_timed = min(n, N_TIMED[n_atoms])
+    turns = [
+        [measure(who, n_atoms, n_timed, dtype, device, scratch) for who in ('ours', 'peer')] for _ in range(ROUNDS)
+    ]
+    if not all(np.isclose(ours['sum'], peer['sum'], rtol=1e-5) for ours, peer in turns):
+        raise RuntimeError(f'energies differ: {turns[0][0]["sum"]} and {turns[0][1]["sum"]} eV in all')
+    ours_s, peer_s = (median(turn[who]['seconds'] for turn in turns) * n / n_timed for who in (0, 1))
+    ratio = median(peer['seconds'] / ours['seconds'] for ours, peer in turns)
     floor = N_MEMBERS * n * bound['flops'] / bound['rate']
     bars = BARS_CPU if device == 'cpu' else BARS_GPU
-    scaled = '' if n_peer == n else f'; the peer was timed on {n_peer} structures'
     return {
         'case': f'committee of {N_MEMBERS}, E F S of {n} structures of {n_atoms} atoms, {dtype}',
-        'ours_s': ours['seconds'],
-        'ours_mb': ours['mb'],
+        'ours_s': ours_s,
+        'ours_mb': max(ours['mb'] for ours, _ in turns),
         'peer': 'ASE calculators, one structure at a time',
         'peer_s': peer_s,
-        'peer_mb': peer['mb'],
-        'ratio': peer_s / ours['seconds'],
+        'peer_mb': max(peer['mb'] for _, peer in turns),
+        'ratio': ratio,
         'bar': f'>= {bars[n_atoms]}x',
-        'bar_met': peer_s / ours['seconds'] >= bars[n_atoms],
+        'bar_met': ratio >= bars[n_atoms],
         'bound': f'{floor:.3g} s of matrix products at {bound["rate"] / 1e9:.0f} GF/s; ours takes '
-        f'{ours["seconds"] / floor:.1f}x of it (sums and products of elements are bound by the memory)',
-        'note': ('CPU seconds, no GPU is at hand' if device == 'cpu' else 'seconds on a GPU') + scaled,
+        f'{ours_s / floor:.1f}x of it (sums and products of elements are bound by the memory)',
+        'note': ('CPU seconds, no GPU is at hand' if device == 'cpu' else 'seconds on a GPU')
+        + f'; medians of {ROUNDS} turns of {n_timed} structures',
     }
 
 

@@ -218,9 +218,8 @@ def cases(quick: bool, scratch: Path, check: bool = False, isotropic: bool = Fal
             if check:
                 row['check'] = in_process(sys.executable, 'check', rule, str(path), json.dumps(mine['index']), kind)
                 row['bar_met'] = row['bar_met'] and row['check']['holds']
-                row['note'] += (
-                    f'; by the definition in float64: {"the same picks" if row["check"]["holds"] else "OTHERS"}'
-                )
+                same = 'the same picks' if row['check']['holds'] else 'OTHER PICKS'
+                row['note'] = '; '.join(filter(None, (row['note'], f'by the definition in float64: {same}')))
             rows.append(row)
     return rows
 
