@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -14,15 +15,24 @@ from aiida.engine import CalcJob
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 
+WALLTIME_SHARE = 0.95
+"""Share of the job's walltime after which an evaluation stops by itself; what it has evaluated is kept."""
+
 
 class EvaluateCalculation(CalcJob):
-    """One pass of ``alpot-evaluate`` over the labelled frames and a pool."""
+    """One pass of ``alpot-evaluate`` over the labelled frames and a pool.
+
+    What the committee said stays in the folder of the job, frame by frame: a job that has this one as `parent_folder`
+    evaluates only frames that are new, or that this one did not come to.
+    """
 
     CONFIG = 'evaluate.json'
     SUMMARY = 'evaluation.json'
     SCORES = 'scores.npz'
     PREDICTIONS = 'predictions.npz'
     SELECTED = 'selected/*.h5'
+    PROGRESS = 'progress.json'
+    EARLIER = 'earlier'
 
     @classmethod
     def define(cls, spec: Any) -> None:
@@ -38,6 +48,15 @@ class EvaluateCalculation(CalcJob):
         )
         spec.input('parameters', valid_type=orm.Dict, help='Tolerance, signal, calibration, gate and selector.')
         spec.input('seed', valid_type=orm.Int, help='Seed of the selection.')
+        spec.input(
+            'parent_folder',
+            valid_type=orm.RemoteData,
+            required=False,
+            validator=validate_parent_folder,
+            help='Folder of an earlier evaluation on the same computer: what the same committee said there is used.',
+        )
+        inherited = spec.inputs.validator
+        spec.inputs.validator = lambda inputs, port: inherited(inputs, port) or validate_computer(inputs, port)
         spec.inputs['metadata']['options']['parser_name'].default = 'alpot.evaluate'
         spec.inputs['metadata']['options']['output_filename'].default = 'evaluate.out'
         spec.inputs['metadata']['options']['withmpi'].default = False
@@ -52,8 +71,15 @@ class EvaluateCalculation(CalcJob):
             'scores', valid_type=orm.ArrayData, required=False, help='Deviations and expected errors by frame_id.'
         )
         spec.output('predictions', valid_type=orm.ArrayData, help='Labels and predictions of the labelled frames.')
+        spec.output('progress', valid_type=orm.Dict, required=False, help='How far it came, where it was stopped.')
         spec.exit_code(301, 'ERROR_NO_RETRIEVED', message='nothing was retrieved from the job')
         spec.exit_code(310, 'ERROR_EVALUATION_FAILED', message='alpot-evaluate failed: {last_words}')
+        spec.exit_code(
+            312,
+            'ERROR_WALLTIME',
+            invalidates_cache=True,
+            message='the evaluation was stopped ({reason}) after {n} more frames; what it has evaluated is kept',
+        )
 
     def prepare_for_submission(self, folder: Folder) -> CalcInfo:
         """Write the configuration; models and shards are copied from their nodes."""
@@ -62,6 +88,7 @@ class EvaluateCalculation(CalcJob):
         shards = self.inputs.dataset.copy_list('dataset')
         pool = self.inputs.pool.copy_list('pool') if 'pool' in self.inputs else []
         config = {
+            **self._keeping(),
             **self.inputs.parameters.get_dict(),
             'committee': members,
             'dataset': [target for _, _, target in shards],
@@ -77,6 +104,36 @@ class EvaluateCalculation(CalcJob):
         calcinfo = CalcInfo()
         calcinfo.codes_info = [code]
         calcinfo.local_copy_list = [*copies, *shards, *pool]
-        calcinfo.retrieve_list = [self.options.output_filename, self.SUMMARY]
+        if 'parent_folder' in self.inputs:
+            parent = self.inputs.parent_folder
+            calcinfo.remote_symlink_list = [(parent.computer.uuid, parent.get_remote_path(), self.EARLIER)]
+        calcinfo.retrieve_list = [self.options.output_filename, self.SUMMARY, self.PROGRESS]
         calcinfo.retrieve_temporary_list = [self.SCORES, self.PREDICTIONS, (self.SELECTED, '.', 2)]
         return calcinfo
+
+    def _keeping(self) -> dict[str, Any]:
+        """Settings of what is kept and when to stop; nothing where the user wants nothing to be kept."""
+        if not self.inputs.parameters.get_dict().get('keep_predictions', True):
+            return {}
+        walltime = self.options.get('max_wallclock_seconds')
+        settings: dict[str, Any] = {'max_seconds': WALLTIME_SHARE * walltime} if walltime else {}
+        return {**settings, 'earlier': [self.EARLIER]} if 'parent_folder' in self.inputs else settings
+
+
+def validate_parent_folder(node: orm.RemoteData | None, _: Any) -> str | None:
+    """Refuse a folder that is gone."""
+    if node is not None and node.is_cleaned:
+        return f'the folder {node.pk} was cleaned, so nothing is kept there: leave `parent_folder` out'
+    return None
+
+
+def validate_computer(inputs: Mapping[str, Any], _: Any) -> str | None:
+    """Refuse a folder on another computer than that of the job, where it could not be reached."""
+    folder, code = inputs.get('parent_folder'), inputs.get('code')
+    computer = inputs.get('metadata', {}).get('computer') or (code.computer if code is not None else None)
+    if folder is None or computer is None or folder.computer.uuid == computer.uuid:
+        return None
+    return (
+        f'`parent_folder` is on the computer `{folder.computer.label}`, but the job runs on `{computer.label}`: give a '
+        'folder there, or none'
+    )

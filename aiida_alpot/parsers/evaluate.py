@@ -15,6 +15,9 @@ from aiida_alpot.data.pes import PESData
 from aiida_alpot.parsers.mace_train import last_words
 from aiida_alpot.parsers.md import TRUNCATED, array_data
 
+REASONS = {'walltime': 'by itself, ahead of the walltime', 'signal': 'by a signal'}
+"""What the program writes down when it stops, and what that means."""
+
 
 class EvaluateParser(Parser):
     """Calibration, metrics, scores and selection as nodes of their own."""
@@ -33,6 +36,9 @@ class EvaluateParser(Parser):
         except TRUNCATED:
             complete = False
         if not complete:
+            stopped = self._stopped()
+            if stopped is not None:
+                return stopped
             words = last_words(self.retrieved.base.repository.get_object_content(output))
             return self.exit_codes.ERROR_EVALUATION_FAILED.format(last_words=words)
         self.out('calibration', orm.Dict(summary.pop('calibration')))
@@ -43,4 +49,19 @@ class EvaluateParser(Parser):
             self.out('scores', array_data(folder / EvaluateCalculation.SCORES))
         if shards:
             self.out('selected', PESData.from_shards(shards))
-        return None
+        return ExitCode(0)  # all is there, whatever the scheduler says
+
+    def _stopped(self) -> ExitCode | None:
+        """How far an evaluation came that was stopped by itself, by a signal, or by the scheduler."""
+        try:
+            progress = json.loads(self.retrieved.base.repository.get_object_content(EvaluateCalculation.PROGRESS))
+        except TRUNCATED:
+            progress = {}
+        if progress:
+            self.out('progress', orm.Dict(progress))
+        reason = REASONS.get(progress.get('stopped', ''))
+        if self.node.exit_status == self.exit_codes.ERROR_SCHEDULER_OUT_OF_WALLTIME.status:
+            reason = reason or 'by the scheduler, at the walltime'
+        if reason is None:
+            return None
+        return self.exit_codes.ERROR_WALLTIME.format(reason=reason, n=progress.get('evaluated', 0))

@@ -18,17 +18,24 @@ from aiida.plugins.entry_point import format_entry_point_string
 def parse(aiida_profile: Any, aiida_localhost: orm.Computer, tmp_path: Path) -> Callable[..., tuple[Any, Any]]:
     """Parse what a job left: ``parse(entry_point, retrieved, inputs) -> (outputs, exit code or 0)``.
 
-    Files that the job brings back only for the parser are those in ``tmp_path``.
+    Files that the job brings back only for the parser are those in ``tmp_path``. ``exit_status`` is what the scheduler
+    said of it.
     """
 
     def run(
-        entry_point: str, retrieved: Mapping[str, str], inputs: Mapping[str, orm.Data] | None = None, **options: Any
+        entry_point: str,
+        retrieved: Mapping[str, str],
+        inputs: Mapping[str, orm.Data] | None = None,
+        exit_status: int | None = None,
+        **options: Any,
     ) -> tuple[dict[str, Any], Any]:
         process_type = format_entry_point_string('aiida.calculations', entry_point)
         node = orm.CalcJobNode(computer=aiida_localhost, process_type=process_type)
         node.set_options({'resources': {'num_machines': 1}, 'output_filename': 'job.out', **options})
         for name, value in (inputs or {}).items():
             node.base.links.add_incoming(value.store(), link_type=LinkType.INPUT_CALC, link_label=name)
+        if exit_status is not None:
+            node.set_exit_status(exit_status)
         node.store()
         folder = orm.FolderData()
         for name, content in retrieved.items():

@@ -32,6 +32,8 @@ def job(parse: Callable, make_frame: Callable, tmp_path: Path) -> Callable[..., 
         log: str | None = 'pool: 3\n',
         arrays: tuple[str, ...] = ('scores', 'predictions'),
         selected: bool = True,
+        progress: dict[str, Any] | None = None,
+        exit_status: int | None = None,
         **changes: Any,
     ) -> Any:
         for name in arrays:
@@ -39,8 +41,10 @@ def job(parse: Callable, make_frame: Callable, tmp_path: Path) -> Callable[..., 
         if selected:
             write_shard([make_frame(0, labelled=False, metadata={'selected': 'far'})], tmp_path / 'selected')
         text = json.dumps({**SUMMARY, **changes}) if summary is None else summary
-        retrieved = {'job.out': log, 'evaluation.json': text}
-        return parse('alpot.evaluate', {name: text for name, text in retrieved.items() if text})
+        retrieved = {'job.out': log, 'evaluation.json': text, 'progress.json': json.dumps(progress) if progress else ''}
+        return parse(
+            'alpot.evaluate', {name: text for name, text in retrieved.items() if text}, exit_status=exit_status
+        )
 
     return run
 
@@ -93,3 +97,38 @@ def test_nothing_retrieved(job: Callable) -> None:
     """Not even the log."""
     outputs, node = job(summary='', log=None, arrays=(), selected=False)
     assert node.exit_status == 301 and not outputs
+
+
+@pytest.mark.parametrize(
+    ('progress', 'exit_status', 'sentence'),
+    [
+        (
+            {'evaluated': 512, 'kept': 100, 'stopped': 'walltime'},
+            None,
+            'the evaluation was stopped (by itself, ahead of the walltime) after 512 more frames; '
+            'what it has evaluated is kept',
+        ),
+        ({'evaluated': 4, 'kept': 0, 'stopped': 'signal'}, None, 'stopped (by a signal) after 4 more frames'),
+        ({'evaluated': 4, 'kept': 0}, 120, 'stopped (by the scheduler, at the walltime) after 4 more frames'),
+        (None, 120, 'stopped (by the scheduler, at the walltime) after 0 more frames'),
+        ({'evaluated': 4, 'kept': 0, 'stopped': 'walltime'}, 120, 'stopped (by itself, ahead of the walltime) after 4'),
+    ],
+)
+def test_walltime(job: Callable, progress: dict | None, exit_status: int | None, sentence: str) -> None:
+    """An exit code of its own, whoever stopped it, and how far it came."""
+    outputs, node = job(summary='', arrays=(), selected=False, progress=progress, exit_status=exit_status)
+    assert node.exit_status == 312 and sentence in node.exit_message
+    assert {name: value.get_dict() for name, value in outputs.items()} == ({'progress': progress} if progress else {})
+
+
+def test_killed_for_another_reason(job: Callable) -> None:
+    """How far it came is known, but another such job would fail, too."""
+    outputs, node = job(summary='', log='Killed', selected=False, progress={'evaluated': 4, 'kept': 0}, exit_status=110)
+    assert node.exit_status == 310 and 'Killed' in node.exit_message
+    assert outputs['progress'].get_dict() == {'evaluated': 4, 'kept': 0}
+
+
+def test_done_before_the_scheduler_ended_it(job: Callable) -> None:
+    """Where all results are there the job is one that went well."""
+    outputs, node = job(exit_status=120)
+    assert node.is_finished_ok and 'selection' in outputs and 'progress' not in outputs

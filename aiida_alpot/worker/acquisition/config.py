@@ -15,7 +15,7 @@ from aiida_alpot.worker.acquisition.representations import resolve
 from aiida_alpot.worker.acquisition.selectors import Selector, Tolerance, make_selector, needs_features
 from aiida_alpot.worker.acquisition.selectors.choose import ABOVE, CANDIDATES
 from aiida_alpot.worker.acquisition.signals import Signal, make_signal
-from aiida_alpot.worker.options import boolean, build, choice, device, integer
+from aiida_alpot.worker.options import boolean, build, choice, device, integer, number
 
 DTYPES = ('float64', 'float32')
 Section = TypeVar('Section')
@@ -68,6 +68,11 @@ class EvaluationConfig:
     :param quotas: largest number of frames to select of an origin, by its name.
     :param gate: see :class:`GateSettings`.
     :param seed: of what is drawn at random, at least 0.
+    :param keep_predictions: keep what the committee says in the folder `predictions`, so that no frame is evaluated
+        twice with the same models: not by the next evaluation there, and not after an interruption.
+    :param earlier: working directories of other evaluations whose kept predictions are used.
+    :param max_seconds: stop when the next frames would probably pass so many seconds, above 0, and keep what there is;
+        ``None``: no limit.
     """
 
     committee: tuple[str, ...]
@@ -78,7 +83,7 @@ class EvaluationConfig:
     dtype: str = 'float64'
     batch_size: int | None = 32
     signal: Choice = Choice('committee')
-    calibration: Choice = Choice('linear')
+    calibration: Choice = Choice('conformal')
     min_calibration_frames: int = MIN_FRAMES
     representation: Choice = Choice('activations')
     normalise: bool = True
@@ -88,9 +93,12 @@ class EvaluationConfig:
     quotas: Mapping[str, int] = field(default_factory=dict)
     gate: GateSettings = field(default_factory=GateSettings)
     seed: int = 0
+    keep_predictions: bool = True
+    earlier: tuple[str, ...] = ()
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ('committee', 'pool', 'dataset'):
+        for name in ('committee', 'pool', 'dataset', 'earlier'):
             object.__setattr__(self, name, _paths(name, getattr(self, name)))
         for name in ('signal', 'calibration', 'representation', 'selector'):
             object.__setattr__(self, name, Choice.of(getattr(self, name), name))
@@ -108,6 +116,7 @@ class EvaluationConfig:
             raise ValueError(f'`quotas` is {self.quotas!r}, expected an object with a number for each origin')
         for origin, quota in self.quotas.items():
             integer(f'quotas.{origin}', quota, 0)
+        self._check_keeping()
         self._check_inputs(self.make_signal())
         self.make_selector()
         self.calibration_settings()
@@ -132,11 +141,27 @@ class EvaluationConfig:
             return {}
         return {self.representation.name: self.representation.options}
 
+    def _check_keeping(self) -> None:
+        boolean('keep_predictions', self.keep_predictions)
+        if self.max_seconds is not None:
+            number('max_seconds', self.max_seconds, 0.0, exclusive=True)
+        for name, given in (('earlier', self.earlier), ('max_seconds', self.max_seconds)):
+            if given and not self.keep_predictions:
+                raise ValueError(
+                    f'`{name}` is given, but `keep_predictions` is false, so nothing would be left of an evaluation '
+                    f'that stops, or be taken over: leave out one of the two'
+                )
+
     def _check_inputs(self, signal: Signal) -> None:
         if len(self.committee) < signal.min_members:
             raise ValueError(
                 f'the signal {self.signal.name!r} needs a committee of at least {signal.min_members} members, found '
                 f'{len(self.committee)}: train more, with different seeds'
+            )
+        if self.pool and not signal.gives_forces and self.tolerance.energy is None:
+            raise ValueError(
+                f'the signal {self.signal.name!r} says nothing about forces, and `tolerance.energy` is not given, so '
+                'no frame could ever exceed the tolerance: give one in eV/atom'
             )
         if len(set(self.committee)) < len(self.committee):
             raise ValueError('`committee` names one file twice: copies of one member cannot disagree')

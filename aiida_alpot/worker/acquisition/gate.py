@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
 
 from aiida_alpot.worker.frames.frame import Frame
 from aiida_alpot.worker.options import integer, number
+
+MOST_DISTANCES = 10**5
+"""Up to this number of distances all are calculated at once; above it a list of neighbours is made."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,9 @@ def too_close(frame: Frame, min_distance: float) -> str:
 
     :param min_distance: bound as a fraction of the sum of the covalent radii.
     """
-    radii = covalent_radii[frame.numbers] * min_distance
     if min_distance == 0 or (len(frame) == 1 and not frame.pbc.any()):
         return ''
-    i, j, distance = neighbor_list('ijd', frame.unlabelled().to_atoms(), radii)
+    i, j, distance = _contacts(frame, covalent_radii[frame.numbers] * min_distance)
     if len(distance) == 0:
         return ''
     ratio = distance / (covalent_radii[frame.numbers[i]] + covalent_radii[frame.numbers[j]])
@@ -73,9 +75,36 @@ def too_close(frame: Frame, min_distance: float) -> str:
     )
 
 
+def _contacts(frame: Frame, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of atoms, periodic images included, that are closer than the sum of their radii (n,), A.
+
+    :return: i, j, shape (k,), by i, and the distance, shape (k,), A.
+    """
+    lattice = frame.cell[frame.pbc]
+    inverse = np.linalg.inv(lattice) if len(lattice) == 3 else np.linalg.pinv(lattice)
+    # A vector within the cutoff has fractional coordinates up to cutoff / height; the nearest image has up to 1/2.
+    reach = np.floor(2 * radii.max() * np.linalg.norm(inverse, axis=0) + 0.5).astype(np.int64)
+    n_images = int(np.prod(2 * reach + 1))
+    if len(frame) ** 2 * n_images > MOST_DISTANCES:
+        return neighbor_list('ijd', frame.unlabelled().to_atoms(), radii)
+    vectors = frame.positions[None, :] - frame.positions[:, None]
+    vectors = vectors - np.rint(vectors @ inverse) @ lattice
+    images = np.array(list(np.ndindex(*(2 * reach + 1)))).reshape(n_images, len(lattice)) - reach
+    squares = ((vectors[:, :, None] + images @ lattice) ** 2).sum(axis=3)
+    atoms = np.arange(len(frame))
+    squares[atoms, atoms, np.flatnonzero(~images.any(axis=1))[0]] = np.inf
+    i, j, k = np.nonzero(squares < (radii[:, None] + radii)[:, :, None] ** 2)
+    return i, j, np.sqrt(squares[i, j, k])
+
+
 def too_large(frame: Frame, max_atoms: int | None) -> str:
     """Sentence about the size of a frame, or '' where it is within the bound."""
     return f'{len(frame)} atoms, above the bound of {max_atoms}' if max_atoms and len(frame) > max_atoms else ''
+
+
+def duplicate_of(first: int) -> str:
+    """Sentence about a frame that is the same as an earlier one of the pool."""
+    return f'duplicate of frame {first} of the pool'
 
 
 class Gate:
@@ -91,7 +120,7 @@ class Gate:
     ) -> None:
         self.settings = settings
         self._known = set(known)
-        self._elements = None if elements is None else set(elements)
+        self._elements = None if elements is None else {atomic_numbers[symbol] for symbol in elements}
         self._seen: dict[str, int] = {}
 
     def geometry(self, frame: Frame, frame_id: str, index: int) -> str:
@@ -100,8 +129,10 @@ class Gate:
         To be called once for each frame of the pool: a frame seen before is a duplicate.
         """
         first = self._seen.setdefault(frame_id, index)
-        if first != index:
-            return f'duplicate of frame {first} of the pool'
+        return duplicate_of(first) if first != index else self.structure(frame, frame_id)
+
+    def structure(self, frame: Frame, frame_id: str) -> str:
+        """Reason to refuse a frame for itself, before anything is predicted, or ''."""
         if frame_id in self._known:
             return 'already labelled: in the data set'
         return (
@@ -133,5 +164,5 @@ class Gate:
     def _foreign(self, frame: Frame) -> str:
         if self._elements is None:
             return ''
-        foreign = sorted({chemical_symbols[z] for z in np.unique(frame.numbers)} - self._elements)
+        foreign = sorted(chemical_symbols[z] for z in set(frame.numbers.tolist()) - self._elements)
         return f'the committee does not know {", ".join(foreign)}' if foreign else ''

@@ -21,8 +21,9 @@ SignalFunction = Callable[['Predictions'], Deviations]
 FeatureSink = Callable[[list[Frame], 'Predictions'], None]
 
 CHUNK_FRAMES = 512
-CHUNK_ATOMS = 2**16
-"""Frames are evaluated in chunks that end at one of these bounds; this bounds the memory."""
+CHUNK_ATOMS = 2**14
+"""Frames are evaluated in chunks that end at one of these bounds. This bounds the memory, and what is lost when an
+evaluation is killed: a chunk is kept when it is done."""
 SHEAR_ONCE = np.triu_indices(3)
 """The six components of a symmetric tensor, each once."""
 

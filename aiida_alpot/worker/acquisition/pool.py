@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aiida_alpot.worker.acquisition.calibration import Calibration
-from aiida_alpot.worker.acquisition.gate import Gate, Rejection
+from aiida_alpot.worker.acquisition.gate import Gate, Rejection, duplicate_of
+from aiida_alpot.worker.acquisition.kept.question import is_per_atom
 from aiida_alpot.worker.acquisition.labelled import SignalFunction, chunks
 from aiida_alpot.worker.acquisition.selectors import Pick, Scores, Tolerance, above_tolerance
 from aiida_alpot.worker.frames.frame import Frame
 
 if TYPE_CHECKING:
+    from aiida_alpot.worker.acquisition.kept import KeptSignal
+    from aiida_alpot.worker.acquisition.signals import Deviations
     from aiida_alpot.worker.potentials.committee import Committee
     from aiida_alpot.worker.potentials.predictions import Predictions
 
+BLOCK = 2**16
+"""Texts are compared in blocks of so many."""
+NEARLY = 1 - 1e-9
+"""Forces up to this fraction of a bound are below it, however they are rounded."""
 SCORES = ('energy_deviation', 'max_force_deviation', 'mean_force_deviation', 'stress_deviation')
 
 
@@ -25,7 +32,7 @@ SCORES = ('energy_deviation', 'max_force_deviation', 'mean_force_deviation', 'st
 class PoolScores:
     """Deviations of the n frames of a pool, NaN for those that the gate refuses.
 
-    :param frame_id: shape (n,).
+    :param frame_id: shape (n,), as ASCII bytes where they came from a file: a quarter of the size of texts.
     :param energy_deviation: shape (n,), eV/atom.
     :param max_force_deviation: of the atom the committee deviates most about, shape (n,), eV/A.
     :param mean_force_deviation: shape (n,), eV/A.
@@ -41,6 +48,10 @@ class PoolScores:
     mean_force_deviation: np.ndarray
     stress_deviation: np.ndarray
     rejected: list[Rejection]
+
+    def id_of(self, index: int) -> str:
+        """The ``frame_id`` of a frame as a text."""
+        return str(self.frame_id[index : index + 1].astype(np.str_)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +78,7 @@ class Scorer:
 
     :param features: representations that the signal and the selector need.
     :param sink: is given the places in the pool of some frames, and their predictions.
+    :param kept: values of the signal that are known from before; their frames are not asked for features of atoms.
     """
 
     committee: Committee
@@ -74,6 +86,24 @@ class Scorer:
     gate: Gate
     features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sink: Callable[[np.ndarray, Predictions], None] | None = None
+    kept: KeptSignal | None = None
+
+    def judge(self, frames: list[Frame]) -> Iterator[tuple[np.ndarray, Predictions, Deviations]]:
+        """Predictions and signal of some frames, in one part or two: places among them, and what is said."""
+        known, values = self.kept.get(frames) if self.kept else (np.zeros(len(frames), dtype=bool), None)
+        if values is not None:
+            features = {name: options for name, options in self.features.items() if not is_per_atom(name)}
+            yield np.flatnonzero(known), self._ask([frames[i] for i in np.flatnonzero(known)], features), values
+        if not known.all():
+            rest = [frames[i] for i in np.flatnonzero(~known)]
+            predictions = self._ask(rest, self.features)
+            deviations = self.signal(predictions)
+            if self.kept:
+                self.kept.add(rest, deviations)
+            yield np.flatnonzero(~known), predictions, deviations
+
+    def _ask(self, frames: list[Frame], features: Mapping[str, Mapping[str, Any]]) -> Predictions:
+        return self.committee.evaluate(frames, features=features) if features else self.committee.evaluate(frames)
 
 
 def score_pool(frames: Iterable[Frame], frame_ids: np.ndarray, scorer: Scorer) -> PoolScores:
@@ -82,47 +112,73 @@ def score_pool(frames: Iterable[Frame], frame_ids: np.ndarray, scorer: Scorer) -
     :param frame_ids: of the frames, in their order, shape (n,).
     """
     n = len(frame_ids)
+    first = first_places(frame_ids)
     scores = {name: np.full(n, np.nan) for name in SCORES}
     origins: list[str] = []
     rejected: list[Rejection] = []
     start = 0
     for chunk in chunks(frames):
-        ids = frame_ids[start : start + len(chunk)]
-        reasons = [scorer.gate.geometry(frame, str(ids[i]), start + i) for i, frame in enumerate(chunk)]
+        ids = frame_ids[start : start + len(chunk)].astype(np.str_).tolist()
+        reasons = [
+            duplicate_of(first[start + i]) if first[start + i] < start + i else scorer.gate.structure(frame, ids[i])
+            for i, frame in enumerate(chunk)
+        ]
         passed = [i for i, reason in enumerate(reasons) if not reason]
         if passed:
             late = _score_chunk([chunk[i] for i in passed], np.array(passed) + start, scorer, scores)
             reasons = [reason or late.get(start + i, '') for i, reason in enumerate(reasons)]
-        rejected += [Rejection(str(ids[i]), start + i, reason) for i, reason in enumerate(reasons) if reason]
+        rejected += [Rejection(ids[i], start + i, reason) for i, reason in enumerate(reasons) if reason]
         origins += [frame.origin for frame in chunk]
         start += len(chunk)
     return PoolScores(frame_id=frame_ids, origin=np.array(origins, dtype=np.str_), rejected=rejected, **scores)
+
+
+def first_places(texts: np.ndarray) -> np.ndarray:
+    """For each text the place of the first that equals it, shape (n,); without a copy of the texts."""
+    order = np.argsort(texts, kind='stable')
+    repeats = np.zeros(len(texts), dtype=bool)
+    for start in range(1, len(texts), BLOCK):
+        stop = min(start + BLOCK, len(texts))
+        repeats[start:stop] = texts[order[start:stop]] == texts[order[start - 1 : stop - 1]]
+    groups = np.cumsum(~repeats) - 1
+    first = np.empty(len(texts), dtype=np.int64)
+    first[order] = order[np.flatnonzero(~repeats)][groups] if len(texts) else order
+    return first
 
 
 def _score_chunk(
     frames: list[Frame], rows: np.ndarray, scorer: Scorer, scores: dict[str, np.ndarray]
 ) -> dict[int, str]:
     """Write the scores of some frames into the rows of the pool; returns those refused for their predictions."""
-    committee, gate = scorer.committee, scorer.gate
-    predictions = (
-        committee.evaluate(frames, features=scorer.features) if scorer.features else committee.evaluate(frames)
-    )
-    deviations = scorer.signal(predictions)
-    if scorer.sink is not None:
-        scorer.sink(rows, predictions)
-    mean_forces = predictions.forces.mean(axis=0)
-    columns = (deviations.energy, deviations.max_force, deviations.mean_force, deviations.stress)
-    refused = {}
-    for i, row in enumerate(rows.tolist()):
-        atoms = slice(predictions.offsets[i], predictions.offsets[i + 1])
-        finite = np.isfinite(predictions.energy[:, i]).all() and np.isfinite(predictions.forces[:, atoms]).all()
-        reason = gate.prediction(mean_forces[atoms], bool(finite))
-        if reason:
-            refused[row] = reason
-            continue
+    refused: dict[int, str] = {}
+    for places, predictions, deviations in scorer.judge(frames):
+        here = rows[places]
+        if scorer.sink is not None:
+            scorer.sink(here, predictions)
+        absurd = _absurd(predictions, scorer.gate)
+        refused |= {int(here[i]): reason for i, reason in absurd.items()}
+        fine = np.ones(len(here), dtype=bool)
+        fine[list(absurd)] = False
+        columns = (deviations.energy, deviations.max_force, deviations.mean_force, deviations.stress)
         for name, column in zip(SCORES, columns, strict=True):
-            scores[name][row] = column[i]
+            scores[name][here[fine]] = column[fine]
     return refused
+
+
+def _absurd(predictions: Predictions, gate: Gate) -> dict[int, str]:
+    """Which frames are refused for what is predicted of them, and why."""
+    starts = predictions.offsets[:-1].astype(np.int64)
+    forces = predictions.forces.mean(axis=0)
+    atoms_finite = np.isfinite(predictions.forces).all(axis=(0, 2))
+    finite = np.isfinite(predictions.energy).all(axis=0) & np.logical_and.reduceat(atoms_finite, starts)
+    with np.errstate(invalid='ignore', over='ignore'):
+        largest = np.maximum.reduceat((forces**2).sum(axis=1), starts)
+        suspicious = ~finite | ~(np.sqrt(largest) < NEARLY * gate.settings.max_force)
+    reasons = {
+        i: gate.prediction(forces[predictions.offsets[i] : predictions.offsets[i + 1]], bool(finite[i]))
+        for i in np.flatnonzero(suspicious).tolist()
+    }
+    return {i: reason for i, reason in reasons.items() if reason}
 
 
 def select(
@@ -139,10 +195,11 @@ def select(
     """
     force_error = calibrations['forces'].expected_error(scores.max_force_deviation, scores.origin)
     energy_error = calibrations['energy'].expected_error(scores.energy_deviation, scores.origin)
-    refused = {rejection.index for rejection in scores.rejected}
-    doubts = {i: gate.expectation(float(force_error[i])) for i in range(len(force_error)) if i not in refused}
-    late = [Rejection(str(scores.frame_id[i]), i, reason) for i, reason in doubts.items() if reason]
-    rows = np.array([i for i, reason in doubts.items() if not reason], dtype=np.int64)
+    open_ = np.ones(len(force_error), dtype=bool)
+    open_[[rejection.index for rejection in scores.rejected]] = False
+    late = _doubtful(scores, np.where(open_, force_error, np.nan), gate)
+    open_[[rejection.index for rejection in late]] = False
+    rows = np.flatnonzero(open_)
     passed = Scores(rows, scores.frame_id[rows], force_error[rows], energy_error[rows], scores.origin[rows])
     return Selection(
         picks=pick(passed),
@@ -151,3 +208,10 @@ def select(
         expected_force_error=force_error,
         expected_energy_error=energy_error,
     )
+
+
+def _doubtful(scores: PoolScores, force_error: np.ndarray, gate: Gate) -> list[Rejection]:
+    """Frames that the gate refuses for their expected force errors, shape (n,), eV/A, NaN where that is no question."""
+    bound = gate.settings.max_expected_force_error
+    rows = np.flatnonzero(force_error > bound) if bound is not None else np.zeros(0, dtype=np.int64)
+    return [Rejection(scores.id_of(row), row, gate.expectation(float(force_error[row]))) for row in rows.tolist()]

@@ -59,6 +59,12 @@ def test_all_settings_of_the_format() -> None:
         ({'dtype': 'float16'}, 'unknown value of `dtype`'),
         ({'max_select': 0}, '`max_select` is 0'),
         ({'seed': 1.5}, '`seed` is 1.5'),
+        ({'max_seconds': 0}, '`max_seconds` is 0'),
+        ({'max_seconds': '1h'}, "`max_seconds` is '1h'"),
+        ({'keep_predictions': 'no'}, "`keep_predictions` is 'no', expected true or false"),
+        ({'earlier': 'there'}, "`earlier` is 'there', expected a list of paths"),
+        ({'max_seconds': 60, 'keep_predictions': False}, '`max_seconds` is given, but `keep_predictions` is false'),
+        ({'earlier': ['x'], 'keep_predictions': False}, '`earlier` is given, but `keep_predictions` is false'),
     ],
 )
 def test_bad_settings(change: dict, message: str) -> None:

@@ -54,7 +54,7 @@ def test_the_whole(write_config: Callable, dataset: list[Frame]) -> None:
         calibration = found['calibration'][name]
         assert calibration['slope'] == pytest.approx(4.0, rel=1e-9)
         assert calibration['trustworthy'] and calibration['r2'] == pytest.approx(1.0) and calibration['coverage'] == 1.0
-    assert found['calibration']['forces']['n_frames'] == 12 and found['calibration']['forces']['n'] == 48
+    assert found['calibration']['forces']['n_frames'] == 12 and found['calibration']['forces']['n'] == 12
     assert found['thresholds'] == {'forces': {'tolerance': 0.01, 'deviation': pytest.approx(0.0025)}, 'energy': None}
     assert found['counts']['pool'] == 22 and found['counts']['rejected'] == 2 and found['counts']['selected'] == 5
     assert [r['index'] for r in found['rejected']] == [20, 21]
@@ -108,7 +108,7 @@ def test_same_input_same_bytes(write_config: Callable) -> None:
     main([str(write_config())])
     files = [path for path in sorted(Path.cwd().rglob('*')) if path.is_file()]
     before = {path: path.read_bytes() for path in files}
-    assert len(files) == 5
+    assert len(files) == 7 and sum(path.parent.parent.name == 'predictions' for path in files) == 2
     main([str(write_config())])
     assert before == {path: path.read_bytes() for path in sorted(Path.cwd().rglob('*')) if path.is_file()}
 

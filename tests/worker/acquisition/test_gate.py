@@ -8,6 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.data import covalent_radii
 
+from aiida_alpot.worker.acquisition import gate as module
 from aiida_alpot.worker.acquisition.gate import Gate, GateSettings, too_close
 from aiida_alpot.worker.frames.frame import Frame
 
@@ -34,6 +35,27 @@ def test_worst_pair_and_images_are_seen() -> None:
     assert 'distance of 1.000 A' in too_close(own_image, 0.6)
     assert not too_close(Frame.from_atoms(Atoms('Si', cell=[1.0, 10, 10], pbc=[False, True, True])), 0.6)
     assert not too_close(Frame.from_atoms(Atoms('Si')), 0.6)
+
+
+def test_all_distances_against_a_list_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small and skewed cells, any periodicity: the nearest image alone is not enough."""
+    rng = np.random.default_rng(0)
+    n_close = 0
+    for _ in range(150):
+        n, pbc = int(rng.integers(1, 9)), rng.random(3) < 0.6
+        cell = np.diag(rng.uniform(2.0, 6.0, size=3)) + rng.normal(scale=0.6, size=(3, 3))
+        frame = Frame(rng.choice([1, 14, 55], size=n), rng.uniform(-4, 9, size=(n, 3)), cell, pbc)
+        bound = float(rng.choice([0.3, 0.6, 1.5]))
+        with monkeypatch.context() as patch:
+            patch.setattr(module, 'MOST_DISTANCES', 10**9)
+            found = too_close(frame, bound)
+            patch.setattr(module, 'MOST_DISTANCES', 0)
+            expected = too_close(frame, bound)
+        n_close += bool(expected)
+        # Which of two equal pairs comes first, and so the order of its elements, does not matter.
+        assert found.partition(' ')[2] == expected.partition(' ')[2]
+        assert sorted(found.partition(' ')[0].split('-')) == sorted(expected.partition(' ')[0].split('-'))
+    assert 30 < n_close < 140
 
 
 def test_two_atoms_on_one_spot() -> None:
