@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS
 from aiida_alpot.worker.acquisition.config import Choice, EvaluationConfig
 from aiida_alpot.worker.acquisition.gate import GateSettings
 from aiida_alpot.worker.acquisition.representations import REPRESENTATIONS
-from aiida_alpot.worker.acquisition.selectors import RULES, SELECTORS
+from aiida_alpot.worker.acquisition.selectors import GIVEN, RULES, SELECTORS
 from aiida_alpot.worker.acquisition.signals import SIGNALS
 from aiida_alpot.worker.generators import GENERATORS
 from aiida_alpot.worker.md.lammps_input import MDSettings
@@ -63,6 +63,10 @@ def write_all(directory: Path) -> None:
         'selectors.inc': function_table({**SELECTORS, **RULES}),
         'calibrations.inc': function_table(CALIBRATIONS),
         'representations.inc': function_table({name: made.function for name, made in REPRESENTATIONS.items()}),
+        'representation_options.inc': function_options(
+            {name: (made.function, made.options) for name, made in REPRESENTATIONS.items()}
+        ),
+        'selector_options.inc': function_options({name: (rule, rule_options(rule)) for name, rule in RULES.items()}),
     }
     for name, content in contents.items():
         path = directory / name
@@ -189,8 +193,8 @@ def _help(port: Any) -> str:
 # Options.
 
 
-def parameter_texts(cls: type) -> dict[str, str]:
-    """What the docstring of a class says about each parameter."""
+def parameter_texts(cls: Any) -> dict[str, str]:
+    """What the docstring of a class or function says about each parameter."""
     text = inspect.cleandoc(cls.__doc__ or '')
     found = re.findall(r':param (\w+):(.*?)(?=\n:|\Z)', text, flags=re.DOTALL)
     return {name: ' '.join(words.split()).replace('``', '`') for name, words in found}
@@ -198,7 +202,8 @@ def parameter_texts(cls: type) -> dict[str, str]:
 
 def option_table(cls: type, leave_out: tuple[str, ...] = ()) -> str:
     """Fields of a dataclass of options with their defaults and what its docstring says of them."""
-    texts = parameter_texts(cls)
+    # What a class inherits is documented where it comes from.
+    texts = {name: text for base in reversed(cls.__mro__) for name, text in parameter_texts(base).items()}
     rows = []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in leave_out:
@@ -240,5 +245,25 @@ def function_table(registry: Mapping[str, Any]) -> str:
     for name, function in registry.items():
         summary = inspect.cleandoc(function.__doc__ or '').split('\n\n')[0]
         summary = re.sub(r':math:`([^`]*)`', r'$\1$', ' '.join(summary.split()))
-        rows.append((f'`{name}`', summary.replace('|', '\\vert ').replace('``', '`')))
+        rows.append((f'`{name}`', _without_roles(summary.replace('|', '\\vert ').replace('``', '`'))))
     return table(('name', 'what it does'), rows)
+
+
+def rule_options(rule: Callable[..., Any]) -> tuple[str, ...]:
+    """Options of a rule of batch selection."""
+    return tuple(name for name in inspect.signature(rule).parameters if name not in GIVEN)
+
+
+def function_options(registry: Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]) -> str:
+    """Options of the functions of a registry, with their defaults and what the docstrings say of them.
+
+    A function that describes none of its options refers to another one, and is left out.
+    """
+    rows = []
+    for name, (function, options) in registry.items():
+        texts = parameter_texts(function)
+        parameters = inspect.signature(function).parameters
+        for option in options if set(options) & set(texts) else ():
+            shown = f'`{_yaml(parameters[option].default)}`'
+            rows.append((f'`{name}`', f'`{option}`', shown, _without_roles(texts.get(option, ''))))
+    return table(('name', 'option', 'default', 'what it is'), rows)

@@ -12,7 +12,7 @@ PATH=$(printf '%s' "$PATH" | tr ':' '\n' | grep --line-regexp --fixed-strings --
 
 readonly VENV=.venv
 readonly STAMP=$VENV/.set-up-complete
-readonly EXTRAS='mace,metatrain,report,bench,tests,docs,dev'
+readonly EXTRAS='mace,metatrain,descriptors,report,bench,tests,docs,dev'
 readonly PSEUDOPOTENTIAL=/usr/share/espresso/pseudo/Si.pbe-rrkj.UPF
 
 problems=()

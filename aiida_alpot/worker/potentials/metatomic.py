@@ -23,6 +23,7 @@ from aiida_alpot.worker.acquisition.representations import Feature
 from aiida_alpot.worker.frames.frame import Frame
 from aiida_alpot.worker.potentials.batches import Cost
 from aiida_alpot.worker.potentials.committee import Committee
+from aiida_alpot.worker.potentials.following import Follower, PairFollower
 from aiida_alpot.worker.potentials.memory import check_device, memory_for_batches
 from aiida_alpot.worker.potentials.neighbours import Neighbourhood
 from aiida_alpot.worker.potentials.predictions import Predictions, stress_from_virial
@@ -91,6 +92,15 @@ class MetatomicCommittee(Committee):
     def possible_features(self) -> tuple[str, ...]:
         """Last-layer features, where the first member gives them."""
         return tuple(_KINDS) if all(LAST_LAYER in member.outputs for member in self._members) else ()
+
+    @property
+    def states_uncertainty(self) -> bool:
+        """Whether every member states how uncertain its energy is."""
+        return all(UNCERTAINTY in member.outputs for member in self._members)
+
+    def follow(self) -> Follower:
+        """A neighbour list that is kept from call to call."""
+        return PairFollower(self)
 
     def _neighbourhood(self, frame: Frame) -> Neighbourhood:
         return Neighbourhood.of(frame, self.cutoff)

@@ -76,8 +76,12 @@ def test_selectors_in_feature_space(evaluate: Callable, name: str) -> None:
     assert evaluate(selector=name)['selection'] == picks
 
 
-@pytest.mark.parametrize('name', ['ntk', 'activations', 'activations_sum', 'ntk_sketch', 'last_layer'])
+@pytest.mark.parametrize(
+    'name', ['ntk', 'activations', 'activations_sum', 'ntk_sketch', 'last_layer', 'force_ntk', 'force_gram', 'soap']
+)
 def test_representations(evaluate: Callable, name: str) -> None:
+    if name == 'soap':
+        pytest.importorskip('featomic')
     assert len(evaluate(selector={'name': 'lcmd', 'weighted': True}, representation=name)['selection']) == 6
 
 

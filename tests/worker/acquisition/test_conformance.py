@@ -45,11 +45,16 @@ def carbides(n: int, n_atoms: int = 8) -> list[Frame]:
         ('extrapolation_grade', {'rectangular': True}),
         ('extrapolation_grade', {'clusters': 'origin'}),
         ('extrapolation_grade', {'clusters': 'k_means', 'n_clusters': 2}),
+        ('extrapolation_grade', {'clusters': 'birch', 'n_clusters': 2}),
+        ('extrapolation_grade', {'representation': 'soap_per_atom', 'representation_options': {'n_max': 3}}),
         ('residual_process', {}),
         ('residual_process', {'representation': 'activations', 'noise': None}),
     ],
 )
 def test_our_signals(mace_files: Callable, name: str, options: dict) -> None:
+    needed = {'birch': 'sklearn', 'soap_per_atom': 'featomic'}
+    for option in options.values():
+        pytest.importorskip(needed.get(str(option), 'numpy'))
     frames = carbides(12)
     check_signal(lambda: make_signal(name, options), load_committee(mace_files(['C', 'Si'])), frames[8:], frames[:8])
 

@@ -143,10 +143,13 @@ def test_agrees_with_the_same_potential_of_ase(files):
 
 def test_states_the_uncertainty_where_all_members_do(files, tmp_path):
     frames = [Frame.from_atoms(atoms) for atoms in structures()]
-    predictions = load_committee(files, batch_size=2).evaluate(frames)
+    committee = load_committee(files, batch_size=2)
+    predictions = committee.evaluate(frames)
+    assert committee.states_uncertainty
     np.testing.assert_allclose(predictions.energy_uncertainty, 0.1 * np.abs(predictions.energy))
     silent = export(tmp_path / 'silent.pt', outputs=('energy',))
-    assert load_committee([files[0], silent]).evaluate(frames).energy_uncertainty is None
+    mixed = load_committee([files[0], silent])
+    assert mixed.evaluate(frames).energy_uncertainty is None and not mixed.states_uncertainty
 
 
 def test_last_layer_features(files):
@@ -181,3 +184,23 @@ def test_a_file_of_something_else(tmp_path):
     (tmp_path / 'other.pt').write_bytes(b'nothing')
     with pytest.raises(ValueError, match=r'other.pt is no metatomic model .*mtt export'):
         load_committee([tmp_path / 'other.pt'])
+
+
+@pytest.mark.parametrize('index', range(5))
+def test_a_structure_that_moves_is_as_a_frame(files, index):
+    """With a neighbour list that is kept while atoms walk, are wrapped, and the cell is strained."""
+    committee, rng = load_committee(files), np.random.default_rng(index)
+    atoms, follower = structures()[index], load_committee(files).follow()
+    positions, cell = atoms.positions, atoms.cell.array
+    for _ in range(8):
+        found = follower.evaluate(atoms.numbers, positions, cell, atoms.pbc, [1, 0])
+        expected = committee.evaluate([Frame(atoms.numbers, positions, cell, atoms.pbc)], [1, 0])
+        for field in ('energy', 'forces', 'virial', 'stress', 'energy_uncertainty'):
+            np.testing.assert_allclose(getattr(found, field), getattr(expected, field), atol=1e-10, err_msg=field)
+        strain = np.eye(3) + 0.001 * rng.normal(size=(3, 3))
+        positions = (positions + 0.02 * rng.normal(size=positions.shape)) @ strain
+        positions, cell = (
+            positions + (rng.integers(-1, 2, size=positions.shape) * atoms.pbc) @ cell @ strain,
+            cell @ strain,
+        )
+    assert follower.n_searches <= 3

@@ -43,6 +43,7 @@ def hybrid(
     :param train: features of what is known, shape (m, d).
     :param weights: U, shape (n,), finite, >= 0, in any unit.
     :param alpha: in [0, 1].
+    :param greedy: whether picks count as known for those after them.
     :return: scores are the sum; centres the nearest known rows. A row at distance 0 of a training row or of a pick is
         never picked.
     :raises ValueError: as :func:`read_arguments`, and without ``weights``.

@@ -279,7 +279,10 @@ def safer_slope(pairs: Pairs) -> float:
 def _doubt(slope: float | None, n_frames: int, min_frames: int, measures: Mapping[str, Any], kind: Kind) -> str:
     """Why a calibration is not trustworthy, or ''."""
     if n_frames == 0:
-        return 'there are no held-out labels: assign some frames to the split `validation`'
+        return (
+            'there are no held-out labels with finite predictions: assign some frames to the split `validation`, and '
+            'see `n_not_finite` in the metrics'
+        )
     if n_frames < min_frames:
         return f'{n_frames} held-out frames, at least {min_frames} are needed'
     if not slope:

@@ -9,7 +9,7 @@ from aiida_alpot.worker.acquisition.extrapolation.active_sets import (
 )
 from aiida_alpot.worker.acquisition.extrapolation.clusters import CLUSTERINGS, birch_clusters, k_means_clusters
 from aiida_alpot.worker.acquisition.extrapolation.forces import usual_forces
-from aiida_alpot.worker.acquisition.extrapolation.storage import load_active_sets, save_active_sets
+from aiida_alpot.worker.acquisition.extrapolation.storage import load_active_sets, read_active_sets, save_active_sets
 
 __all__ = [
     'CLUSTERINGS',
@@ -21,6 +21,7 @@ __all__ = [
     'configuration_grades',
     'k_means_clusters',
     'load_active_sets',
+    'read_active_sets',
     'save_active_sets',
     'usual_forces',
 ]

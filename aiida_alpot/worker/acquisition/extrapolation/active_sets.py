@@ -62,7 +62,7 @@ class ActiveSets:
         :param numbers: atomic numbers, shape (N,).
         :raises ValueError: for shapes that do not go together, or another number of features than the active sets have.
         """
-        rows = _checked(features, numbers)
+        rows, numbers = _checked(features, numbers), np.asarray(numbers)
         if rows.d != self.n_features:
             raise ValueError(
                 f'`features` has {rows.d} features an atom, the active sets have {self.n_features}: compute both '

@@ -47,20 +47,30 @@ def birch_clusters(features: Any, n_clusters: int, *, threshold: float = 0.5) ->
     :raises ValueError: for features that are not finite, fewer than 1 cluster, or no rows.
     :raises ModuleNotFoundError: where scikit-learn is not installed.
     """
-    try:
-        from sklearn.cluster import Birch
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'BIRCH is that of scikit-learn, which is not installed: `pip install scikit-learn`, or cluster by k-means'
-        ) from error
+    birch = birch_of_scikit_learn()
     integer('n_clusters', n_clusters, 1)
     number('threshold', threshold, 0.0, exclusive=True)
     source = _Scaled(Rows(features, 'features'))
     scaled = Rows(source, 'features')
     sample = even_sample(scaled, SAMPLE_ROWS)
     radius = threshold * source.spread or threshold
-    centroids = Birch(threshold=radius, n_clusters=None).fit(sample).subcluster_centers_
+    centroids = birch(threshold=radius, n_clusters=None).fit(sample).subcluster_centers_
     return _in_order(_joined(centroids, n_clusters)[_nearest(scaled, centroids)])
+
+
+def birch_of_scikit_learn() -> Any:
+    """The class of scikit-learn.
+
+    :raises ModuleNotFoundError: where it is not installed, with what to do.
+    """
+    try:
+        from sklearn.cluster import Birch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'BIRCH is that of scikit-learn, which is not installed: run `pip install scikit-learn` where the '
+            'evaluation runs, or cluster by k-means'
+        ) from error
+    return Birch
 
 
 CLUSTERINGS: dict[str, Callable[..., np.ndarray]] = {'k_means': k_means_clusters, 'birch': birch_clusters}

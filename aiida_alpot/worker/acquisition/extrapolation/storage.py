@@ -38,6 +38,16 @@ def load_active_sets(path: Path | str, *, model_hash: str, representation: str) 
     :param representation: name of its features.
     :raises ValueError: for a file of another kind or version, or of another model or other features.
     """
+    sets = read_active_sets(path)
+    sets.check(model_hash, representation)
+    return sets
+
+
+def read_active_sets(path: Path | str) -> ActiveSets:
+    """Active sets of a file, whatever they are of: which model and features, they say.
+
+    :raises ValueError: for a file of another kind or version.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
@@ -51,6 +61,4 @@ def load_active_sets(path: Path | str, *, model_hash: str, representation: str) 
         ActiveSet(**numbers, **{name: arrays[f'{name}_{place}'] for name in _ARRAYS})
         for place, numbers in enumerate(header['sets'])
     )
-    sets = ActiveSets(found, header['model_hash'], header['representation'])
-    sets.check(model_hash, representation)
-    return sets
+    return ActiveSets(found, header['model_hash'], header['representation'])

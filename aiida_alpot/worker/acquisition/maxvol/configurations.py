@@ -43,6 +43,7 @@ def maxvol_configurations(
     :param train: shape (m, d).
     :param weights: shape (n,), finite, >= 0: rows of the pool are multiplied by them, divided by the largest one. So a
         row of the largest weight counts like a training row.
+    :param tolerance: largest coefficient that is left, at least 1.
     :return: no centres. No row that is zero, has weight 0 or is a copy of a known one.
     :raises ValueError: as :func:`read_arguments`.
     """

@@ -16,7 +16,7 @@ from aiida_alpot.worker.acquisition.representations.activations import (
 )
 from aiida_alpot.worker.acquisition.representations.force_features import force_gram, force_ntk
 from aiida_alpot.worker.acquisition.representations.last_layer import last_layer, last_layer_per_atom
-from aiida_alpot.worker.acquisition.representations.morgan import morgan
+from aiida_alpot.worker.acquisition.representations.morgan import morgan, morgan_tanimoto
 from aiida_alpot.worker.acquisition.representations.ntk import ntk, ntk_sketch
 from aiida_alpot.worker.acquisition.representations.recording import (
     EMBEDDING_GRADIENT,
@@ -25,7 +25,7 @@ from aiida_alpot.worker.acquisition.representations.recording import (
     LAST_LAYER_GRADIENT,
     Recording,
 )
-from aiida_alpot.worker.acquisition.representations.soap import soap
+from aiida_alpot.worker.acquisition.representations.soap import soap, soap_per_atom
 
 if TYPE_CHECKING:
     from aiida_alpot.worker.frames.frame import Frame
@@ -79,7 +79,9 @@ REPRESENTATIONS: dict[str, Representation] = {
     'force_ntk': Representation(force_ntk, needs=frozenset({FORCE_DERIVATIVES})),
     'force_gram': Representation(force_gram, needs=frozenset({LAST_LAYER_GRADIENT})),
     'soap': Representation(of_frames=soap),
+    'soap_per_atom': Representation(of_frames=soap_per_atom),
     'morgan': Representation(of_frames=morgan),
+    'morgan_tanimoto': Representation(of_frames=morgan_tanimoto),
 }
 """Name of a representation -> how it is made."""
 

@@ -8,6 +8,7 @@ from aiida_alpot.worker.acquisition.signals.base import Signal
 from aiida_alpot.worker.acquisition.signals.committee import Deviations, deviations, maximum_deviations
 from aiida_alpot.worker.acquisition.signals.disagreement import MaximumDeviation, StandardDeviation
 from aiida_alpot.worker.acquisition.signals.extrapolation_grade import ExtrapolationGrade
+from aiida_alpot.worker.acquisition.signals.llpr import LastLayerRigidity
 from aiida_alpot.worker.acquisition.signals.residual_process import ResidualProcess
 from aiida_alpot.worker.options import build
 
@@ -19,6 +20,7 @@ SIGNALS: dict[str, type[Signal]] = {
     'committee_maximum': MaximumDeviation,
     'extrapolation_grade': ExtrapolationGrade,
     'residual_process': ResidualProcess,
+    'llpr': LastLayerRigidity,
 }
 """Name of a signal -> its class, a dataclass whose fields are the options."""
 
@@ -36,6 +38,7 @@ __all__ = [
     'SIGNALS',
     'Deviations',
     'ExtrapolationGrade',
+    'LastLayerRigidity',
     'MaximumDeviation',
     'ResidualProcess',
     'Signal',

@@ -23,11 +23,20 @@ class Signal(ABC):
 
     min_members: ClassVar[int] = 1
     """Members that a committee needs for it."""
+    gives_forces: ClassVar[bool] = True
+    """Whether it says something about forces. Where it does not, only a tolerance of the energy can be exceeded."""
 
     @property
     def features(self) -> Mapping[str, Mapping[str, Any]]:
         """Representations that the predictions have to hold, and the options of each."""
         return {}
+
+    def check(self, committee: Committee) -> None:
+        """Refuse potentials that it cannot be made of, before anything is evaluated.
+
+        :raises ValueError: saying which potentials it needs.
+        """
+        return None
 
     def fit(self, committee: Committee, frames: Iterable[Frame]) -> None:
         """Learn what is known.

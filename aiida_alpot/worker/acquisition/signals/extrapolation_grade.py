@@ -15,6 +15,7 @@ from aiida_alpot.worker.acquisition.extrapolation import (
     choose_active_sets,
     configuration_grades,
 )
+from aiida_alpot.worker.acquisition.extrapolation.clusters import birch_of_scikit_learn
 from aiida_alpot.worker.acquisition.feature_file import FeatureFile
 from aiida_alpot.worker.acquisition.signals.base import Signal
 from aiida_alpot.worker.acquisition.signals.committee import Deviations
@@ -71,6 +72,14 @@ class ExtrapolationGrade(Signal):
         """The features of atoms."""
         return {self.representation: self.representation_options}
 
+    def check(self, committee: Committee) -> None:
+        """Find out whether the clusters can be made, before anything is evaluated.
+
+        :raises ModuleNotFoundError: for BIRCH where scikit-learn is not installed.
+        """
+        if self.clusters == 'birch':
+            birch_of_scikit_learn()
+
     def fit(self, committee: Committee, frames: Iterable[Frame]) -> None:
         """Choose the active sets from the training frames.
 
@@ -78,6 +87,7 @@ class ExtrapolationGrade(Signal):
         """
         from aiida_alpot.worker.acquisition.labelled import chunks, is_isolated_atom
 
+        self.check(committee)
         trained = (
             frame
             for frame in frames

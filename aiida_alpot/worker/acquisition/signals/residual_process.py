@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -34,10 +34,12 @@ class ResidualProcess(Signal):
     :param noise: variance of the noise in units of the prior's; ``None``: the likeliest.
     """
 
+    gives_forces: ClassVar[bool] = False
     representation: str = 'ntk'
     representation_options: Mapping[str, Any] = field(default_factory=dict)
     noise: float | None = NOISE
     process: ResidualGP | None = field(default=None, init=False, repr=False)
+    left_out: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.noise is not None:
@@ -49,12 +51,13 @@ class ResidualProcess(Signal):
         return {self.representation: self.representation_options}
 
     def fit(self, committee: Committee, frames: Iterable[Frame]) -> None:
-        """Fit the process to the residuals of the training frames.
+        """Fit the process to the residuals of the training frames; those predicted as NaN are left out and counted.
 
-        :raises ValueError: where there are none with an energy.
+        :raises ValueError: where there are none with an energy, or no prediction is finite.
         """
         from aiida_alpot.worker.acquisition.labelled import chunks, is_isolated_atom
 
+        self.left_out = 0
         residuals: list[np.ndarray] = []
         trained = (
             frame
@@ -63,13 +66,26 @@ class ResidualProcess(Signal):
         )
         with tempfile.TemporaryDirectory() as directory, FeatureFile(directory, 'residuals') as rows:
             for chunk in chunks(trained):
-                predictions = committee.evaluate(chunk, features=self.features)
-                rows.append(predictions.features[self.representation])
-                labels = np.array([frame.energy for frame in chunk], dtype=np.float64)
-                residuals.append((predictions.energy.mean(axis=0) - labels) / [len(frame) for frame in chunk])
+                features, residual = self._residuals(chunk, committee.evaluate(chunk, features=self.features))
+                rows.append(features)
+                residuals.append(residual)
             if not residuals:
                 raise ValueError('the residual process needs labelled frames with split `train`: give the data set')
+            if not sum(map(len, residuals)):
+                raise ValueError(
+                    f'none of the {self.left_out} training frames has a finite energy and finite features: the '
+                    'residual process has nothing to learn from; look at the potentials'
+                )
             self.process = fit_residual_gp(rows.read(), np.concatenate(residuals), noise=self.noise)
+
+    def _residuals(self, frames: list[Frame], predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        """Features and residuals of the energy per atom, eV/atom, of those frames for which both are finite."""
+        features = predictions.features[self.representation]
+        labels = np.array([frame.energy for frame in frames], dtype=np.float64)
+        residual = (predictions.energy.mean(axis=0) - labels) / [len(frame) for frame in frames]
+        finite = np.isfinite(residual) & np.isfinite(features).all(axis=1)
+        self.left_out += int(np.count_nonzero(~finite))
+        return features[finite], residual[finite]
 
     def __call__(self, predictions: Predictions) -> Deviations:
         """Standard deviation of the energy per atom; NaN for forces and stress."""
@@ -78,13 +94,20 @@ class ResidualProcess(Signal):
         n_frames = len(predictions.offsets) - 1
         energy = np.full(n_frames, np.nan)
         if n_frames:
-            energy = np.sqrt(self.process.predict(predictions.features[self.representation])[1])
+            features = predictions.features[self.representation]
+            finite = np.isfinite(features).all(axis=1) & np.isfinite(predictions.energy).all(axis=0)
+            energy[finite] = np.sqrt(self.process.predict(features[finite])[1])
         unknown = np.full(n_frames, np.nan)
         force = np.full(int(predictions.offsets[-1]), np.nan)
         return Deviations(energy=energy, force=force, max_force=unknown, mean_force=unknown, stress=unknown)
 
     def report(self) -> dict[str, Any]:
-        """Noise and scale of the process."""
+        """Noise and scale of the process, and the number of training frames that were left out."""
         if self.process is None:
             return {}
-        return {'noise': float(self.process.noise), 'scale': float(self.process.scale)}
+        return {
+            'noise': float(self.process.noise),
+            'scale': float(self.process.scale),
+            'n': self.process.n,
+            'n_left_out': self.left_out,
+        }

@@ -49,6 +49,14 @@ def test_grades_are_those_of_the_atom_s_own_species(training):
     assert found.nearest.tolist() == np.searchsorted(SPECIES, new_numbers).tolist()
 
 
+def test_lists_of_atomic_numbers_are_taken(training):
+    features, numbers = training
+    sets = choose_active_sets(features, numbers.tolist())
+    found, expected = (sets.grade_atoms(features[:20], of) for of in (numbers[:20].tolist(), numbers[:20]))
+    np.testing.assert_array_equal(found.grade, expected.grade)
+    assert np.isfinite(found.grade).all() and found.nearest.tolist() == np.searchsorted(SPECIES, numbers[:20]).tolist()
+
+
 @pytest.mark.parametrize('rectangular', [False, True])
 def test_training_atoms_are_within_the_tolerance_and_active_ones_at_most_one(training, rectangular: bool):
     features, numbers = training

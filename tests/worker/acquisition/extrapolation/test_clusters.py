@@ -47,6 +47,19 @@ def test_birch_finds_blobs(blobs):
     assert same_partition(birch_clusters(rows, 3, threshold=0.05), of)
 
 
+@pytest.mark.parametrize('threshold', [0.05, 0.3])
+def test_birch_is_that_of_scikit_learn(threshold: float):
+    """Its own last step joins the subclusters by Ward's rule too; clusters that overlap, so that the rule decides."""
+    cluster = pytest.importorskip('sklearn.cluster')
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(4, 3))[rng.integers(0, 4, 400)] + 0.4 * rng.normal(size=(400, 3))
+    scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    expected = cluster.Birch(threshold=threshold * np.sqrt(3), n_clusters=4).fit_predict(scaled)
+    found = birch_clusters(rows, 4, threshold=threshold)
+    assert same_partition(found, expected) and len(np.unique(found)) == 4
+    assert found.tobytes() == birch_clusters(rows, 4, threshold=threshold).tobytes()
+
+
 def test_birch_without_scikit_learn_says_what_to_do(blobs, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, 'sklearn.cluster', None)
     with pytest.raises(ModuleNotFoundError, match='pip install scikit-learn'):
