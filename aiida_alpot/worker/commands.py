@@ -21,3 +21,10 @@ def evaluate() -> None:
     from aiida_alpot.worker.acquisition.evaluate import main
 
     sys.exit(main(sys.argv[1:]))
+
+
+def explore() -> None:
+    """``alpot-explore JOB.json``: relaxations, random and basin searches and nudged elastic bands with a committee."""
+    from aiida_alpot.worker.explorers.program import main
+
+    sys.exit(main(sys.argv[1:]))
