@@ -1,148 +1,205 @@
-"""The callback of ``fix external``: the committee gives forces to LAMMPS, and frames are kept on the way."""
+"""The callback of ``fix external``: the committee gives forces to LAMMPS, and is watched on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
 
-from aiida_alpot.worker.acquisition.signals.committee import deviations
-from aiida_alpot.worker.frames.frame import Frame
+from aiida_alpot.worker.md.bias import Bias
 from aiida_alpot.worker.md.configuration import DriverConfiguration
-from aiida_alpot.worker.md.orientation import restore
+from aiida_alpot.worker.md.ending import RunError
+from aiida_alpot.worker.md.full_steps import FullSteps
+from aiida_alpot.worker.md.grade import GradeOfFrames, with_row
+from aiida_alpot.worker.md.lammps_atoms import LammpsAtoms, Snapshot
+from aiida_alpot.worker.md.monitor import GO_ON, Decision, Monitor, Observation, Seen, observe
+from aiida_alpot.worker.md.recorder import Recorder
+from aiida_alpot.worker.md.trajectory import Trajectory
 from aiida_alpot.worker.potentials import Committee, Predictions
 
-_VIRIAL_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-_SAMPLES_FIX = 'alpot_samples'
-THERMODYNAMICS_FILE = 'thermodynamics.dat'
-
-
-class RunError(Exception):
-    """The run must stop: a reason that programs read, and a sentence for people."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A kept frame, in the orientation of the start frame, and what the committee says about it.
-
-    :param potential_energy: of the driving member, eV.
-    :param energy_deviation: eV/atom.
-    :param max_force_deviation: eV/A.
-    :param mean_force_deviation: eV/A; all three nan where the committee has one member.
-    """
-
-    frame: Frame
-    step: int
-    potential_energy: float
-    energy_deviation: float
-    max_force_deviation: float
-    mean_force_deviation: float
+N_VALUES = 6
+_OK, _TERMINATE, _FAILURE = 0, 1, 2
 
 
 class CommitteeForces:
-    """Serves one ``fix external pf/callback`` of a LAMMPS instance on one MPI rank.
+    """Serves one ``fix external pf/callback`` of a LAMMPS instance.
 
     ``f_ID[1]``, ``[2]`` and ``[3]`` of the fix are the largest and the mean force deviation (eV/A) and the energy
-    deviation (eV/atom) of the last step at which all members were evaluated.
+    deviation (eV/atom), ``[4]`` the expected force error (eV/A), ``[5]`` the extrapolation grade and ``[6]`` the bias
+    energy (eV) of the last step at which all members were evaluated; nan until then, and where there is none.
+    ``d_deviation`` is the force deviation of each atom, eV/A.
 
+    :param trajectory: where frames and rows go; on MPI ranks other than the first nothing is written.
+    :param grade: the extrapolation grade of frames.
     :ivar failure: why the run has to end, or ``None``; an exception that left the callback would be lost in LAMMPS.
-    :ivar samples: the frames kept so far.
+    :ivar decision: the last one that keeps the run from going on, or ``None``.
     :ivar terminate: set it to let the run end after the current step.
+    :ivar is_tried: set where LAMMPS may evaluate a step more than once before it accepts it, as in a minimisation or
+        with Monte Carlo moves: the committee then looks at a step when the next one begins.
+    :ivar can_rewind: set where the command that runs can be taken up again.
     """
 
-    def __init__(self, lammps: Any, fix_id: str, committee: Committee, configuration: DriverConfiguration) -> None:
+    def __init__(
+        self,
+        lammps: Any,
+        fix_id: str,
+        committee: Committee,
+        configuration: DriverConfiguration,
+        trajectory: Trajectory,
+        grade: GradeOfFrames | None = None,
+    ) -> None:
         self._lammps = lammps
         self._fix_id = fix_id
         self._committee = committee
+        self._follower = committee.follow()
         self._configuration = configuration
-        self._numbers_of_type = np.array([0] + [atomic_numbers[symbol] for symbol in configuration.elements])
-        self._n_atoms = int(lammps.get_natoms())
+        self._trajectory = trajectory
+        self._grade = grade
+        self._calibration = configuration.bounds.fitted if configuration.bounds else None
+        self._bias = Bias(configuration.bias) if configuration.bias is not None else None
+        self._tried: Snapshot | None = None
+        self._recorder: Recorder | None = None
         self.failure: RunError | None = None
-        self.samples: list[Sample] = []
+        self.decision: Decision | None = None
         self.terminate = False
+        self.is_tried = False
+        self.can_rewind = False
         self.first_step = int(lammps.extract_global('ntimestep'))
         self.last_step = self.first_step
         self.n_evaluations = 0
         self.n_committee_evaluations = 0
+        self.monitor = Monitor(configuration.bounds, configuration.committee_every)
 
     def attach(self) -> None:
-        """Register with LAMMPS; afterwards the script may go on."""
-        every = self._configuration.sample_every
-        self._lammps.set_fix_external_callback(self._fix_id, self._callback, None)
-        self._lammps.fix_external_set_vector_length(self._fix_id, 3)
-        for index in (1, 2, 3):  # not yet known; LAMMPS leaves the memory as it finds it
-            self._lammps.fix_external_set_vector(self._fix_id, index, np.nan)
-        # The callback sees velocities at half steps: LAMMPS itself notes temperature and pressure at the full ones.
-        # It does so in a file, as `fix vector` loses its values when LAMMPS writes a restart file.
-        self._lammps.command(
-            f'fix {_SAMPLES_FIX} all ave/time {every} 1 {every} c_thermo_temp c_thermo_press '
-            f'format " %.15g" file {THERMODYNAMICS_FILE}'
-        )
+        """Register with LAMMPS; afterwards the script may go on.
 
-    def thermodynamics(self) -> dict[int, tuple[float, float]]:
-        """Temperature (K) and pressure (GPa) by step, at the multiples of the sampling interval that were done."""
-        rows = np.loadtxt(THERMODYNAMICS_FILE, ndmin=2)
-        return {int(step): (float(temperature), float(pressure) * 1e-4) for step, temperature, pressure in rows}
+        :raises RunError: where several MPI ranks cannot be right.
+        """
+        numbers = np.array([0] + [atomic_numbers[symbol] for symbol in self._configuration.elements])
+        self.atoms = LammpsAtoms(self._lammps, self._fix_id, numbers)
+        if self.atoms.n_ranks > 1 and self._configuration.device != 'cpu':
+            raise RunError(
+                'lammps_error',
+                f'alpot-md runs on {self.atoms.n_ranks} MPI ranks, each of which evaluates the whole structure, and a '
+                'GPU does not repeat its last digits, so that they would part: start it on one rank',
+            )
+        self._lammps.set_fix_external_callback(self._fix_id, self._callback, None)
+        self._lammps.fix_external_set_vector_length(self._fix_id, N_VALUES)
+        self.atoms.set_vector([np.nan] * N_VALUES)  # not yet known; LAMMPS leaves the memory as it finds it
+        states = FullSteps.at(self._lammps, self._configuration.committee_every, self._configuration.sample_every)
+        trajectory = self._trajectory if self.atoms.rank == 0 else None
+        self._recorder = Recorder(self._configuration, self.monitor, states, trajectory, self.first_step)
+
+    @property
+    def bias_state(self) -> dict[str, float | None] | None:
+        """With which a bias goes on in a later run; ``None`` without a bias."""
+        return None if self._bias is None else self._bias.state()
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the run got so far that there is something to write."""
+        return self._recorder is not None
+
+    @property
+    def recorder(self) -> Recorder:
+        """What writes frames and rows; there is one after :meth:`attach`."""
+        assert self._recorder is not None
+        return self._recorder
+
+    def finish(self) -> None:
+        """Look at what is left when a command of the script has ended; nothing of it waits any longer."""
+        try:
+            self._look_back(-1)
+            self.recorder.settle()
+        except RunError as failure:
+            self.failure = self.failure or failure
+        except Exception as error:  # noqa: BLE001 -- whatever it is, what was sampled is to be written
+            self.failure = self.failure or RunError('potential_error', _failed(self.last_step, error))
+
+    def resume(self) -> None:
+        """Forget why the run did not go on."""
+        self.decision = None
 
     def _callback(
-        self, _: Any, step: int, __: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
+        self, _: Any, step: int, n_local: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray
     ) -> None:
+        step, state = int(step), _OK
         try:
             if self.failure is None:
-                self._evaluate(int(step), tags, positions, forces)
-                if not self.terminate:
-                    return
+                state = self.atoms.agree(_TERMINATE if self.terminate else _OK, n_local, step)
+                self._evaluate(step, n_local, tags, positions, forces)
         except RunError as failure:
             self.failure = failure
         except BaseException as error:  # noqa: BLE001 -- ctypes swallows what leaves here, and the run would go on
-            self.failure = RunError(
-                'potential_error', f'the potential failed at step {step}: {type(error).__name__}: {error}'
-            )
+            self.failure = RunError('potential_error', _failed(step, error))
+        self._stop_where_needed(step, n_local, state, forces)
+
+    def _stop_where_needed(self, step: int, n_local: int, state: int, forces: np.ndarray) -> None:
+        """Let the run end after this step where any rank has a reason to."""
+        all_know = self.atoms.n_ranks == 1 or (self.failure is not None and self.failure.reason == 'lost_atoms')
+        if not all_know:
+            worst = self.atoms.agree(_OK if self.failure is None else _FAILURE, n_local, step)
+            if worst == _FAILURE and self.failure is None:
+                self.failure = RunError('potential_error', f'another MPI rank failed at step {step}: see its message')
         if self.failure is not None:
             forces[:] = 0.0
-        self._lammps.force_timeout()
+        self.terminate = self.terminate or state == _TERMINATE
+        if self.failure is not None or state == _TERMINATE or self.decision is not None:
+            self._lammps.force_timeout()
 
-    def _evaluate(self, step: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray) -> None:
-        if len(tags) != self._n_atoms:
-            raise RunError(
-                'lost_atoms', f'{self._n_atoms - len(tags)} of {self._n_atoms} atoms were lost at step {step}'
-            )
-        order = np.argsort(tags)
-        types = self._lammps.numpy.extract_atom('type')[: len(tags)]
-        self._check(step, positions, types)
-        frame, low = self._frame(positions[order], self._numbers_of_type[types][order])
-        every, driving = self._configuration.sample_every, self._configuration.driving_member
-        is_new = step > max([self.first_step, *(sample.step for sample in self.samples[-1:])])
-        to_keep = is_new and step % every == 0
-        everybody = to_keep or step % self._configuration.committee_every == 0
-        predictions = self._committee.evaluate([frame], None if everybody else [driving])
-        row = driving if everybody else 0
-        self._give(step, predictions, row, order, forces)
+    def _evaluate(self, step: int, n_local: int, tags: np.ndarray, positions: np.ndarray, forces: np.ndarray) -> None:
+        self._look_back(step)
+        self.recorder.settle()
+        snapshot = self.atoms.read(step, tags, positions)
+        self._check(snapshot, n_local)
+        watched = self._is_watched(step)
+        looks = watched and not self.is_tried
+        driving = self._configuration.driving_member
+        everybody = looks or self._bias is not None
+        predictions, grade = self._ask(snapshot, everybody, looks)
+        observation = self._observe(predictions, driving if everybody else 0, grade)
+        observation = self._give(snapshot, predictions, observation, everybody, forces)
         self.n_evaluations += 1
         self.last_step = step
-        if everybody:
-            values = self._deviations(predictions)
-            if to_keep or (is_new and self._is_unknown(values[0])):
-                self._keep(step, frame, low, float(predictions.energy[row, 0]), values)
+        if looks:
+            self._look(Seen(snapshot, observation), n_local)
+        elif watched:
+            self._tried = snapshot
 
-    def _is_unknown(self, max_deviation: float) -> bool:
-        """Whether the committee deviates so much that the script ends the run here: this frame is the one to learn."""
-        bound = self._configuration.max_deviation
-        return bound is not None and max_deviation > bound
+    def _is_watched(self, step: int) -> bool:
+        every, sample = self._configuration.committee_every, self._configuration.sample_every
+        return step % every == 0 or (step % sample == 0 and step > self.recorder.noted)
 
-    def _check(self, step: int, positions: np.ndarray, types: np.ndarray) -> None:
+    def _ask(self, snapshot: Snapshot, everybody: bool, with_grade: bool) -> tuple[Predictions, float]:
+        """What members say, and the extrapolation grade."""
+        driving = self._configuration.driving_member
+        structure = (snapshot.numbers, snapshot.positions, snapshot.cell, snapshot.pbc)
+        if not everybody:
+            return self._follower.evaluate(*structure, [driving]), np.nan
+        members = list(range(self._committee.n_members))
+        with_virial = members if self._bias is not None else [driving]
+        if self._grade is None or not with_grade:
+            return self._follower.evaluate(*structure, members, with_virial), np.nan
+        graded, grade = self._grade.evaluate(snapshot.frame(np.eye(3), snapshot.cell))
+        members.remove(self._grade.member)
+        if not members:
+            return graded, grade
+        others = self._follower.evaluate(*structure, members, with_virial)
+        return with_row(others, self._grade.member, graded), grade
+
+    def _observe(self, predictions: Predictions, row: int, grade: float) -> Observation:
+        return observe(predictions, row, self._calibration, self._configuration.origin, grade=grade)
+
+    def _check(self, snapshot: Snapshot, n_local: int) -> None:
         """Refuse to go on from a state that is not physical."""
-        if not np.isfinite(positions).all():
+        step = snapshot.step
+        if not np.isfinite(snapshot.positions).all():
             raise RunError('not_finite', f'positions are no longer finite at step {step}: reduce the time step')
         bound = self._configuration.max_temperature
         if bound is not None:
-            temperature = self._temperature(types)
+            temperature = self.atoms.temperature(n_local)
             if not temperature <= bound:
                 raise RunError(
                     'temperature',
@@ -150,66 +207,56 @@ class CommitteeForces:
                     'the potential is out of its depth here, or the time step is too long',
                 )
 
-    def _temperature(self, types: np.ndarray) -> float:
-        """Kinetic temperature of the velocities at the half step, K."""
-        constants = {name: self._lammps.extract_global(name) for name in ('mvv2e', 'boltz')}
-        velocities = self._lammps.numpy.extract_atom('v')[: len(types)]
-        masses = np.asarray(self._lammps.numpy.extract_atom('mass')).reshape(-1)[types]
-        twice_kinetic = constants['mvv2e'] * float(masses @ np.square(velocities).sum(axis=1))
-        return twice_kinetic / (3.0 * max(self._n_atoms - 1, 1) * constants['boltz'])
-
-    def _frame(self, positions: np.ndarray, numbers: np.ndarray) -> tuple[Frame, np.ndarray]:
-        """The current structure in LAMMPS' orientation, in order of the atoms' IDs, and the lower corner of the box."""
-        low, high, xy, yz, xz, periodic, _ = self._lammps.extract_box()
-        lengths = np.subtract(high, low)
-        cell = np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]])
-        return Frame(numbers, positions, cell, np.array(periodic, dtype=bool)), np.array(low)
-
-    def _give(self, step: int, predictions: Predictions, row: int, order: np.ndarray, forces: np.ndarray) -> None:
-        """Energy, forces and virial of one member to LAMMPS."""
-        energy, member_forces = float(predictions.energy[row, 0]), predictions.forces[row]
-        if not (np.isfinite(energy) and np.isfinite(member_forces).all()):
+    def _give(
+        self,
+        snapshot: Snapshot,
+        predictions: Predictions,
+        observation: Observation,
+        everybody: bool,
+        target: np.ndarray,
+    ) -> Observation:
+        """Energy, forces and virial of the driving member to LAMMPS, with the bias where there is one."""
+        row = self._configuration.driving_member if everybody else 0
+        virial = None if predictions.virial is None else predictions.virial[row, 0]
+        atomic = None if predictions.atomic_energies is None else predictions.atomic_energies[row]
+        energy, forces = float(predictions.energy[row, 0]), predictions.forces[row]
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise RunError(
-                'not_finite', f'the energy or the forces are not finite at step {step}: two atoms may have met'
+                'not_finite', f'the energy or the forces are not finite at step {snapshot.step}: two atoms may have met'
             )
-        forces[order] = member_forces
-        self._lammps.fix_external_set_energy_global(self._fix_id, energy)
-        if predictions.virial is not None and np.isfinite(predictions.virial[row, 0]).all():
-            virial = [float(predictions.virial[row, 0][index]) for index in _VIRIAL_ORDER]
-            self._lammps.fix_external_set_virial_global(self._fix_id, virial)
-        if predictions.atomic_energies is not None:
-            energies = np.empty(len(order))
-            energies[order] = predictions.atomic_energies[row]
-            self._lammps.fix_external_set_energy_peratom(self._fix_id, energies.tolist())
+        if self._bias is not None:
+            biased = self._bias.apply(predictions, row, observation.expected_force_error)
+            energy, forces, virial, atomic = biased.energy, biased.forces, biased.virial, biased.atomic_energies
+            observation = replace(observation, bias_energy=biased.bias_energy)
+        self.atoms.give(energy, forces, virial, atomic, target)
+        return observation
 
-    def _deviations(self, predictions: Predictions) -> tuple[float, float, float]:
-        """Largest and mean force deviation, eV/A, and energy deviation, eV/atom; LAMMPS gets them too."""
+    def _look(self, seen: Seen, n_local: int | None) -> None:
+        """Let LAMMPS know what the committee says, and write it down.
+
+        :param n_local: atoms of this rank; ``None`` where the atoms have moved on since.
+        """
         self.n_committee_evaluations += 1
-        if len(predictions.energy) < 2:
-            return (np.nan, np.nan, np.nan)
-        found = deviations(predictions)
-        values = (float(found.max_force[0]), float(found.mean_force[0]), float(found.energy[0]))
-        for index, value in enumerate(values, start=1):
-            self._lammps.fix_external_set_vector(self._fix_id, index, value)
-        return values
+        self.atoms.set_vector(seen.observation.vector)
+        if n_local is not None and seen.observation.force_deviation is not None:
+            self.atoms.give_deviations(seen.observation.force_deviation, n_local)
+        decision = self.recorder.look(seen, self.can_rewind)
+        if decision.action != GO_ON:
+            self.decision = decision
 
-    def _keep(
-        self, step: int, frame: Frame, low: np.ndarray, energy: float, values: tuple[float, float, float]
-    ) -> None:
-        configuration = self._configuration
-        positions, cell = restore(
-            frame.positions, frame.cell, low, frame.pbc, np.array(configuration.rotation), np.array(configuration.cell)
-        )
-        kept = Frame(
-            frame.numbers, positions, cell, frame.pbc, lineage=configuration.lineage, origin=configuration.origin
-        )
-        self.samples.append(
-            Sample(
-                kept,
-                step,
-                energy,
-                max_force_deviation=values[0],
-                mean_force_deviation=values[1],
-                energy_deviation=values[2],
-            )
-        )
+    def _look_back(self, step: int) -> None:
+        """Look at the step before, which LAMMPS has now accepted as it was evaluated last.
+
+        :param step: that begins; the one before is another.
+        """
+        snapshot = self._tried
+        if snapshot is None or snapshot.step == step:
+            return
+        self._tried = None
+        predictions, grade = self._ask(snapshot, everybody=True, with_grade=True)
+        driving = self._configuration.driving_member
+        self._look(Seen(snapshot, self._observe(predictions, driving, grade)), None)
+
+
+def _failed(step: int, error: BaseException) -> str:
+    return f'the potential failed at step {step}: {type(error).__name__}: {error}'

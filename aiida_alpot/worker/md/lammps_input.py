@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,89 +12,18 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 
 from aiida_alpot.worker.frames.frame import Frame
+from aiida_alpot.worker.md.ensembles import is_sheared, motion_commands, run_command
+from aiida_alpot.worker.md.interactions import Dispersion, Repulsion, pair_commands
 from aiida_alpot.worker.md.orientation import Orientation, orient
+from aiida_alpot.worker.md.settings import MDSettings, check_start
 
-ENSEMBLES = ('nve', 'nvt', 'npt')
-BAROSTATS = ('iso', 'aniso', 'tri')
 FIX_ID = 'alpot'
-SCRIPT_FILE, DATA_FILE, DRIVER_FILE = 'in.lammps', 'data.lammps', 'driver.json'
+SCRIPT_FILE, DATA_FILE, DRIVER_FILE, PLUMED_FILE = 'in.lammps', 'data.lammps', 'driver.json', 'plumed.dat'
 RESTART_FILE = 'final.restart'
-BAR_PER_GPA = 1.0e4
+EXPECTED_ERROR, GRADE, N_WATCHED = 4, 5, 6
+"""Places in the vector of the fix: ``f_alpot[1]`` to ``[6]`` are the largest and the mean force deviation (eV/A), the
+energy deviation (eV/atom), the expected force error (eV/A), the extrapolation grade and the bias energy (eV)."""
 _TILT_TOLERANCE = 1e-10
-
-
-@dataclass(frozen=True)
-class MDSettings:
-    """Conditions of one MD run.
-
-    :param ensemble: ``nve``, ``nvt`` or ``npt``, the latter two by Nose-Hoover chains.
-    :param temperature: of the start velocities and the thermostat, K.
-    :param pressure: of the barostat, GPa; along axes with vacuum it would not mean anything, and it acts on periodic
-        axes only.
-    :param barostat: what ``npt`` lets change: ``iso`` the volume (all periodic lengths by one factor), ``aniso``
-        each periodic length by itself, ``tri`` also the angles between periodic axes.
-    :param timestep: fs.
-    :param n_steps: number of steps of the run.
-    :param sample_every: a frame is kept at steps ``sample_every``, ``2 sample_every``, ...; not at step 0, which is
-        known.
-    :param committee_every: all members are evaluated at every so many steps, and wherever a frame is kept.
-    :param seed: of the start velocities, in [0, 2**31).
-    :param max_temperature: the run stops with an error above it, K; by default at 5 times the temperature, at least
-        at 3000 K.
-    :param max_deviation: the run ends, as ``halted``, where the largest deviation of the committee's forces exceeds it,
-        eV/A: what follows would be the dynamics of a potential that does not know; ``None`` for no limit.
-    :param thermostat_damping: relaxation time of the temperature, fs; by default 100 steps, as LAMMPS recommends.
-    :param barostat_damping: relaxation time of the pressure, fs; by default 1000 steps, as LAMMPS recommends.
-    :param restart_every: a restart file every so many steps (two files in turn); 0 for none but the last.
-    :param max_seconds: the run stops cleanly after this wall time, s; 0 for no limit.
-    :raises ValueError: for a value out of range.
-    """
-
-    ensemble: str = 'nvt'
-    temperature: float = 300.0
-    pressure: float = 0.0
-    barostat: str = 'aniso'
-    timestep: float = 1.0
-    n_steps: int = 1000
-    sample_every: int = 100
-    committee_every: int = 10
-    seed: int = 1
-    max_temperature: float | None = None
-    max_deviation: float | None = None
-    thermostat_damping: float | None = None
-    barostat_damping: float | None = None
-    restart_every: int = 0
-    max_seconds: int = 0
-
-    def __post_init__(self) -> None:
-        self._require(self.ensemble in ENSEMBLES, 'ensemble', f'give one of {", ".join(ENSEMBLES)}')
-        self._require(self.barostat in BAROSTATS, 'barostat', f'give one of {", ".join(BAROSTATS)}')
-        self._require(0 < self.temperature < np.inf, 'temperature', 'give a positive number of kelvin')
-        self._require(abs(self.pressure) < 1e4, 'pressure', 'give a number of GPa below 10000')
-        self._require(0 < self.timestep <= 10, 'timestep', 'give femtoseconds in (0, 10]')
-        for name in ('n_steps', 'sample_every', 'committee_every'):
-            self._require(getattr(self, name) >= 1, name, 'give at least 1')
-        for name in ('restart_every', 'max_seconds'):
-            self._require(getattr(self, name) >= 0, name, 'give 0 (off) or more')
-        self._require(0 <= self.seed < 2**31, 'seed', 'give an integer in [0, 2**31)')
-        for name in ('thermostat_damping', 'barostat_damping'):
-            self._require(getattr(self, name) is None or getattr(self, name) > 0, name, 'give positive femtoseconds')
-        self._require(self.max_deviation is None or self.max_deviation > 0, 'max_deviation', 'give a positive eV/A')
-        bound = self.max_temperature
-        self._require(
-            bound is None or bound > self.temperature,
-            'max_temperature',
-            f'give more than `temperature`, {self.temperature} K',
-        )
-
-    def _require(self, holds: bool, name: str, remedy: str) -> None:
-        if not holds:
-            raise ValueError(f'`{name}` is {getattr(self, name)!r}: {remedy}')
-
-    @property
-    def temperature_bound(self) -> float:
-        """The temperature above which the run stops, K."""
-        return max(5.0 * self.temperature, 3000.0) if self.max_temperature is None else self.max_temperature
 
 
 @dataclass(frozen=True)
@@ -104,18 +33,22 @@ class LammpsInput:
     :param script: LAMMPS' commands.
     :param data: LAMMPS' data file with the start structure.
     :param driver: what :mod:`aiida_alpot.worker.md.driver` reads, JSON-serialisable.
+    :param files: what else the script reads, by name.
     """
 
     script: str
     data: str
     driver: Mapping[str, Any]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, directory: Path | str) -> Path:
-        """Write ``in.lammps``, ``data.lammps`` and ``driver.json``; return the path of the script."""
+        """Write ``in.lammps``, ``data.lammps``, ``driver.json`` and ``files``; return the path of the script."""
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DATA_FILE).write_text(self.data)
         (folder / DRIVER_FILE).write_text(json.dumps(dict(self.driver), indent=2, sort_keys=True) + '\n')
+        for name, text in self.files.items():
+            (folder / name).write_text(text)
         (folder / SCRIPT_FILE).write_text(self.script)
         return folder / SCRIPT_FILE
 
@@ -133,6 +66,8 @@ def write_lammps_input(
     origin: str = 'md',
     metadata: Mapping[str, Any] | None = None,
     restart_file: str = '',
+    calibration: Mapping[str, Any] | None = None,
+    active_set: str | None = None,
 ) -> LammpsInput:
     """Input of one MD run from one frame.
 
@@ -144,13 +79,17 @@ def write_lammps_input(
     :param metadata: goes into the metadata of each sampled frame, e.g. ``{'round': 2}``.
     :param restart_file: continue from this restart file up to ``n_steps`` steps in all; the start velocities, and
         the positions of ``frame``, are then not used.
-    :raises ValueError: for a single atom, for ``npt`` without a periodic axis, for an element missing in
-        ``elements``, for a driving member that does not exist.
+    :param calibration: of the force deviations, as its ``as_dict`` gives it; the bounds of ``settings.uncertainty`` are
+        then expected errors. With ``max_deviation``, or no bounds, there is nothing to calibrate, and it is refused.
+    :param active_set: path of a stored extrapolation active set, relative as the members; gives a grade for each frame.
+    :raises ValueError: for what :func:`~aiida_alpot.worker.md.settings.check_start` refuses, for an element missing in
+        ``elements``, for a driving member that does not exist, for a committee of one that is to watch, for a
+        calibration that nothing would use, for bounds on the grade without an active set.
     """
-    if len(frame) < 2:
-        raise ValueError('the start structure of an MD run has one atom: give a supercell of at least two atoms')
+    check_start(frame, settings)
     if not 0 <= driving_member < len(committee):
         raise ValueError(f'`driving_member` is {driving_member}: the committee has members 0 to {len(committee) - 1}')
+    check_watch(settings, len(committee), calibration, active_set)
     types = type_map(frame, elements)
     oriented = orient(frame)
     driver = {
@@ -165,13 +104,59 @@ def write_lammps_input(
         'sample_every': settings.sample_every,
         'n_steps': settings.n_steps,
         'max_temperature': settings.temperature_bound,
-        'max_deviation': settings.max_deviation,
+        **watch_entries(settings, calibration, active_set),
         'device': device,
         'dtype': dtype,
         'metadata': dict(metadata or {}),
     }
     script = lammps_script(settings, types, frame.pbc, restart_file=restart_file)
-    return LammpsInput(script, _data_file(frame, oriented, types, force_tilt=settings.barostat == 'tri'), driver)
+    return LammpsInput(
+        script, data_text(frame, settings, types), driver, script_files(settings, is_restart=bool(restart_file))
+    )
+
+
+def watch_entries(
+    settings: MDSettings, calibration: Mapping[str, Any] | None = None, active_set: str | None = None
+) -> dict[str, Any]:
+    """What ``driver.json`` says about watching and biasing: ``uncertainty``, ``active_set``, ``bias``, ``seed``."""
+    bounds, bias = settings.uncertainty_bounds, settings.bias_settings
+    return {
+        'uncertainty': None if bounds is None else {**asdict(bounds), 'calibration': calibration},
+        'active_set': active_set,
+        'bias': None if bias is None else asdict(bias),
+        'seed': settings.seed,
+    }
+
+
+def check_watch(
+    settings: MDSettings,
+    n_members: int,
+    calibration: Mapping[str, Any] | None = None,
+    active_set: str | None = None,
+) -> None:
+    """Refuse bounds and biases that nobody can measure, and a calibration or active set that nobody would use.
+
+    :raises ValueError: see :func:`write_lammps_input`.
+    """
+    bounds = settings.uncertainty_bounds
+    bounds_error = bounds is not None and bounds.lower is not None
+    if n_members < 2 and (bounds_error or settings.bias is not None):
+        name = 'bias' if settings.bias is not None else 'max_deviation' if settings.max_deviation else 'uncertainty'
+        raise ValueError(f'`{name}` needs a committee that can disagree, and this one has one member: give two or more')
+    if calibration is not None and (settings.uncertainty is None or not bounds_error):
+        raise ValueError(
+            'a calibration is given, but nothing is bounded by the expected error: set `uncertainty`'
+            + (' in place of `max_deviation`' if settings.max_deviation is not None else '')
+        )
+    if bounds is not None and bounds.grade_lower is not None and active_set is None:
+        raise ValueError('`uncertainty` bounds the extrapolation grade, which needs an active set: give `active_set`')
+
+
+def script_files(settings: MDSettings, *, is_restart: bool = False) -> dict[str, str]:
+    """What the script reads beside the data file, by name."""
+    if settings.plumed is None:
+        return {}
+    return {PLUMED_FILE: ('RESTART\n' if is_restart else '') + settings.plumed.rstrip() + '\n'}
 
 
 def type_map(frame: Frame, elements: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -188,6 +173,11 @@ def type_map(frame: Frame, elements: Sequence[str] | None = None) -> tuple[str, 
 def lammps_data(frame: Frame, elements: Sequence[str] | None = None) -> str:
     """LAMMPS data file of a frame (``atom_style atomic``) in LAMMPS' orientation; atom i gets the ID i + 1."""
     return _data_file(frame, orient(frame), type_map(frame, elements), force_tilt=False)
+
+
+def data_text(frame: Frame, settings: MDSettings, types: Sequence[str]) -> str:
+    """LAMMPS data file of a start structure, with tilts where the run needs them."""
+    return _data_file(frame, orient(frame), types, force_tilt=is_sheared(settings))
 
 
 def _data_file(frame: Frame, oriented: Orientation, types: Sequence[str], force_tilt: bool) -> str:
@@ -214,88 +204,83 @@ def lammps_script(settings: MDSettings, types: Sequence[str], pbc: np.ndarray, *
 
     :param types: elements by type.
     :param pbc: shape (3,).
-    :raises ValueError: for ``npt`` without a periodic axis.
+    :raises ValueError: for a barostat along an axis that is not periodic.
     """
-    start = (
-        [f'read_restart {restart_file}']
-        if restart_file
-        else [f'boundary {" ".join("p" if periodic else "m" for periodic in pbc)}', f'read_data {DATA_FILE}']
-    )
+    watched = ' '.join(f'f_{FIX_ID}[{index}]' for index in range(1, N_WATCHED + 1))
+    commands = [
+        *start_commands(types, pbc, restart_file),
+        '# Forces come from the committee; a pair style without interactions sets how far ghost atoms reach.',
+        *_pairs(settings, types),
+        f'fix {FIX_ID} all external pf/callback 1 1',
+        f'fix_modify {FIX_ID} energy yes virial yes',
+        *dynamics_commands(settings, types, pbc, is_restart=bool(restart_file)),
+        f'thermo_style custom step temp pe etotal press vol {watched}',
+        *_halts(settings),
+        *finish_commands(settings),
+    ]
+    return '\n'.join(commands) + '\n'
+
+
+def start_commands(types: Sequence[str], pbc: np.ndarray, restart_file: str) -> list[str]:
+    """Units, boundaries and atoms."""
+    boundary = 'boundary ' + ' '.join('p' if periodic else 'm' for periodic in pbc)
+    atoms = [f'read_restart {restart_file}'] if restart_file else [boundary, f'read_data {DATA_FILE}']
+    return [
+        f'# types: {" ".join(types)}',
+        'units metal',
+        'atom_style atomic',
+        'atom_modify map yes',
+        'newton on',
+        *atoms,
+    ]
+
+
+def _pairs(settings: MDSettings, types: Sequence[str]) -> list[str]:
+    dispersion, repulsion = settings.dispersion, settings.repulsion
+    assert dispersion is None or isinstance(dispersion, Dispersion)
+    assert repulsion is None or isinstance(repulsion, Repulsion)
+    return pair_commands(types, dispersion, repulsion)
+
+
+def dynamics_commands(settings: MDSettings, types: Sequence[str], pbc: np.ndarray, *, is_restart: bool) -> list[str]:
+    """Time step, start velocities, and all that moves the atoms."""
     velocities = (
-        []
-        if restart_file
-        else [
-            f'velocity all create {settings.temperature!r} {max(settings.seed, 1)} mom yes '
-            f'rot {"no" if any(pbc) else "yes"} dist gaussian'
-        ]
+        f'velocity all create {float(settings.temperature)!r} {max(settings.seed, 1)} mom yes '
+        f'rot {"no" if any(pbc) else "yes"} dist gaussian'
     )
-    restarts = [f'restart {settings.restart_every} run.restart.a run.restart.b'] if settings.restart_every else []
-    halt = (
-        [
-            f'variable deviation equal f_{FIX_ID}[1]',
-            f'fix halt all halt {settings.committee_every} v_deviation > {settings.max_deviation!r} error soft',
-        ]
-        if settings.max_deviation is not None
-        else []
-    )
-    limit = [f'timer timeout {settings.max_seconds} every 1'] if settings.max_seconds else []
-    return (
-        '\n'.join(
-            [
-                f'# types: {" ".join(types)}',
-                'units metal',
-                'atom_style atomic',
-                'atom_modify map yes',
-                'newton on',
-                *start,
-                '# No pair interaction: forces come from the committee. The radius sets how far ghost atoms reach.',
-                'pair_style zero 2.0 nocoeff',
-                'pair_coeff * *',
-                f'fix {FIX_ID} all external pf/callback 1 1',
-                f'fix_modify {FIX_ID} energy yes virial yes',
-                f'timestep {settings.timestep / 1000.0!r}',
-                *velocities,
-                _integrator(settings, pbc),
-                f'thermo_style custom step temp pe etotal press vol f_{FIX_ID}[1] f_{FIX_ID}[2] f_{FIX_ID}[3]',
-                f'thermo {settings.sample_every}',
-                'thermo_modify flush yes lost error',
-                *halt,
-                *limit,
-                *restarts,
-                f'run {settings.n_steps} upto',
-                f'write_restart {RESTART_FILE}',
-            ]
-        )
-        + '\n'
-    )
+    plumed = [f'fix plumed all plumed plumedfile {PLUMED_FILE} outfile plumed.out'] if settings.plumed else []
+    return [
+        f'timestep {settings.timestep / 1000.0!r}',
+        *([] if is_restart else [velocities]),
+        *motion_commands(settings, types, pbc),
+        *plumed,
+    ]
 
 
-def _integrator(settings: MDSettings, pbc: np.ndarray) -> str:
-    """The fix that moves the atoms; damping times in ps."""
-    if settings.ensemble == 'nve':
-        return 'fix integrate all nve'
-    damping = (settings.thermostat_damping or 100.0 * settings.timestep) / 1000.0
-    command = (
-        f'fix integrate all {settings.ensemble} temp {settings.temperature!r} {settings.temperature!r} {damping!r}'
-    )
-    if settings.ensemble == 'nvt':
-        return command
-    if not any(pbc):
-        raise ValueError(
-            '`ensemble` is npt, but the structure is not periodic along any axis: use nvt, or make it periodic'
-        )
-    return f'{command} {_pressure(settings, pbc)}'
+def _halts(settings: MDSettings) -> list[str]:
+    """Where the run ends as ``halted``; a rewind is the driver's, and ends it only when there have been enough."""
+    bounds = settings.uncertainty_bounds
+    if bounds is None or bounds.on_crossing == 'rewind':
+        return []
+    lines = []
+    for name, index, lower, upper in (
+        ('error', EXPECTED_ERROR, bounds.lower, bounds.upper),
+        ('grade', GRADE, bounds.grade_lower, bounds.grade_upper),
+    ):
+        bound = lower if bounds.on_crossing == 'halt' else upper
+        if bound is not None:
+            lines.append(f'variable {name} equal f_{FIX_ID}[{index}]')
+            lines.append(f'fix halt_{name} all halt {settings.committee_every} v_{name} > {bound!r} error soft')
+    return lines
 
 
-def _pressure(settings: MDSettings, pbc: np.ndarray) -> str:
-    """The barostat's part of ``fix npt``, for periodic axes only; pressure in bar, damping time in ps."""
-    damping = (settings.barostat_damping or 1000.0 * settings.timestep) / 1000.0
-    pressure = settings.pressure * BAR_PER_GPA
-    axes = ''.join(name for name, periodic in zip('xyz', pbc, strict=True) if periodic)
-    words = [f'{axis} {pressure!r} {pressure!r} {damping!r}' for axis in axes]
-    if settings.barostat == 'iso' and len(axes) > 1:
-        words.append(f'couple {"xyz" if len(axes) == 3 else axes}')
-    if settings.barostat == 'tri':
-        # No shear stress whatever the pressure.
-        words += [f'{pair} 0.0 0.0 {damping!r}' for pair in ('yz', 'xz', 'xy') if set(pair) <= set(axes)]
-    return ' '.join(words)
+def finish_commands(settings: MDSettings) -> list[str]:
+    """Output, limits and the run itself."""
+    return [
+        f'thermo {settings.sample_every}',
+        'thermo_modify flush yes lost error',
+        *([f'timer timeout {settings.max_seconds} every 1'] if settings.max_seconds else []),
+        *([f'restart {settings.restart_every} run.restart.a run.restart.b'] if settings.restart_every else []),
+        run_command(settings),
+        f'write_restart {RESTART_FILE}',
+    ]

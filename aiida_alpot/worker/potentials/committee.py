@@ -14,6 +14,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from aiida_alpot.worker.acquisition.representations import Feature, resolve
 from aiida_alpot.worker.frames.frame import Frame
 from aiida_alpot.worker.potentials.batches import Cost, Room, halve_until_it_fits, pack
+from aiida_alpot.worker.potentials.following import Follower
 from aiida_alpot.worker.potentials.neighbours import Neighbourhood
 from aiida_alpot.worker.potentials.predictions import Predictions, concatenate
 
@@ -135,14 +136,39 @@ class Committee(ABC):
         """Names of the representations that can be made of these potentials."""
         return ()
 
+    def evaluate_neighbourhood(self, structure: Neighbourhood, members: Sequence[int]) -> Predictions:
+        """One frame whose neighbours are known already.
+
+        :param members: which, in the order of the rows of the result.
+        :raises MemoryError: where it does not fit into the memory.
+        """
+
+        def evaluate(batch: Sequence[Neighbourhood]) -> Predictions:
+            return self._evaluate_batch(batch, tuple(members), ())
+
+        (found,) = halve_until_it_fits([structure], evaluate, Cost(1.0), Room(math.inf))
+        return replace(found, numbers=structure.frame.numbers)
+
+    def follow(self) -> Follower:
+        """What evaluates one structure that moves a little at a time, as in molecular dynamics."""
+        return Follower(self)
+
+    def check_numbers(self, numbers: np.ndarray, name: str = 'the structure') -> None:
+        """Refuse elements that the members do not know.
+
+        :param numbers: atomic numbers, shape (N,).
+        :param name: of what has them.
+        :raises ValueError: naming them.
+        """
+        unknown = set(numbers.tolist()) - {atomic_numbers[symbol] for symbol in self.elements}
+        if unknown:
+            symbols = ', '.join(chemical_symbols[number] for number in sorted(unknown))
+            raise ValueError(
+                f'{name} contains {symbols}, but the committee was trained on '
+                f'{", ".join(self.elements)} only: '
+                'leave the frame out or train on structures with these elements'
+            )
+
     def _check_elements(self, frames: Sequence[Frame]) -> None:
-        known = {atomic_numbers[symbol] for symbol in self.elements}
         for index, frame in enumerate(frames):
-            unknown = set(frame.numbers.tolist()) - known
-            if unknown:
-                symbols = ', '.join(chemical_symbols[number] for number in sorted(unknown))
-                raise ValueError(
-                    f'frame {index} contains {symbols}, but the committee was trained on '
-                    f'{", ".join(self.elements)} only: '
-                    'leave the frame out or train on structures with these elements'
-                )
+            self.check_numbers(frame.numbers, f'frame {index}')

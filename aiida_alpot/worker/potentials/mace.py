@@ -18,6 +18,8 @@ from aiida_alpot.worker.acquisition.representations.recording import FORCE_DERIV
 from aiida_alpot.worker.frames.frame import Frame
 from aiida_alpot.worker.potentials.batches import Cost
 from aiida_alpot.worker.potentials.committee import Committee
+from aiida_alpot.worker.potentials.following import Follower
+from aiida_alpot.worker.potentials.mace_following import MACEFollower
 from aiida_alpot.worker.potentials.mace_model import check_embedding, check_model, common, memory_cost, single_head
 from aiida_alpot.worker.potentials.mace_pass import Graph, run
 from aiida_alpot.worker.potentials.memory import check_device, memory_for_batches
@@ -59,6 +61,7 @@ class MACECommittee(Committee):
             model.to(device=self._device, dtype=self._dtype).eval().requires_grad_(False) for model in models
         ]
         self._heads = [single_head(getattr(model, 'heads', ['Default']), index) for index, model in enumerate(models)]
+        self._head_tensors = [torch.tensor([head], device=self._device) for head in self._heads]
         self._row_of_number = np.full(119, -1, dtype=np.int64)
         self._row_of_number[numbers] = np.arange(len(numbers))
         self._n_elements = len(numbers)
@@ -83,6 +86,38 @@ class MACECommittee(Committee):
         for path, model in zip(paths, models, strict=True):
             check_model(model, str(path))
         return cls(models, device=device, dtype=dtype, batch_size=batch_size, memory=memory)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models run."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the models."""
+        return self._dtype
+
+    def member(self, index: int) -> tuple[torch.nn.Module, torch.Tensor]:
+        """A model, and the head of one structure that is read of it, shape (1,)."""
+        return self._models[index], self._head_tensors[index]
+
+    def describe(self, numbers: np.ndarray) -> Graph:
+        """The part of the models' input that does not change while one structure moves; positions are the origin.
+
+        :param numbers: atomic numbers that the models know, shape (N,).
+        """
+        n = len(numbers)
+        return {
+            'positions': torch.zeros((n, 3), dtype=self._dtype, device=self._device),
+            'node_attrs': self._tensor(np.eye(self._n_elements)[self._row_of_number[numbers]]),
+            'cell': torch.zeros((3, 3), dtype=self._dtype, device=self._device),
+            'batch': torch.zeros(n, dtype=torch.int64, device=self._device),
+            'ptr': self._index(np.array([0, n])),
+        }
+
+    def follow(self) -> Follower:
+        """A neighbour list that is kept from call to call."""
+        return MACEFollower(self)
 
     def possible_features(self) -> tuple[str, ...]:
         """Whatever is made of a pass of a MACE model."""
