@@ -25,8 +25,12 @@ from aiida_alpot.worker.acquisition.gate import GateSettings
 from aiida_alpot.worker.acquisition.representations import REPRESENTATIONS
 from aiida_alpot.worker.acquisition.selectors import GIVEN, RULES, SELECTORS
 from aiida_alpot.worker.acquisition.signals import SIGNALS
+from aiida_alpot.worker.explorers import EXPLORERS
+from aiida_alpot.worker.frames.thin import ThinSettings
 from aiida_alpot.worker.generators import GENERATORS
 from aiida_alpot.worker.md.lammps_input import MDSettings
+from aiida_alpot.worker.md.schedule import ScheduleSettings
+from aiida_alpot.worker.md.uncertainty import UncertaintySettings
 
 REMEDIES = Path(__file__).with_name('remedies.yaml')
 GROUPS = {
@@ -57,6 +61,10 @@ def write_all(directory: Path) -> None:
         'calculations.inc': '\n'.join(process_section(cls) for cls in processes('aiida.calculations')),
         'generators.inc': generator_sections(),
         'md_settings.inc': option_table(MDSettings, leave_out=('seed',)),
+        'uncertainty.inc': option_table(UncertaintySettings, leave_out=('calibration',)),
+        'schedule.inc': option_table(ScheduleSettings),
+        'keep.inc': option_table(ThinSettings),
+        'explorers.inc': '\n'.join(f'### {name}\n\n{option_table(cls)}' for name, cls in EXPLORERS.items()),
         'gate.inc': option_table(GateSettings),
         'evaluation.inc': option_table(EvaluationConfig, leave_out=('committee', 'tolerance', 'pool', 'dataset')),
         'signals.inc': function_table(SIGNALS),

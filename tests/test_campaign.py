@@ -127,10 +127,27 @@ def test_it_ends_and_says_why(campaign: orm.WorkChainNode) -> None:
 def test_every_round_is_attached(campaign: orm.WorkChainNode) -> None:
     for key in ('round_1', 'round_2'):
         made = campaign.outputs.rounds[key]
-        assert {'dataset', 'committee', 'pool', 'calibration', 'metrics', 'selection', 'predictions'} <= set(made)
+        assert {'dataset', 'committee', 'exploration', 'pool', 'calibration', 'metrics', 'selection'} <= set(made)
+        assert 'predictions' in made
         assert made['committee'].n_members == 2
     # No label is bought that no training would use.
     assert sorted(campaign.outputs.labelling) == ['labelling_1', 'labelling_initial', 'labelling_test']
+
+
+def test_trajectories_are_bounded_by_calibrated_errors(campaign: orm.WorkChainNode) -> None:
+    """The committee of each round is calibrated before it explores, and what that took is not done again."""
+    for key in ('round_1', 'round_2'):
+        made = campaign.outputs.rounds[key]
+        report = made['exploration'].get_dict()
+        assert report['bounds']['lower'] > 0.003  # three times the tolerance, or what held-out frames need
+        assert report['calibration']['trustworthy'] is False and 'held-out frames' in report['calibration']['reason']
+        assert report['counts']['n_kept'] == len(made['pool'])
+        assert len(report['trajectories']) == 2 and {row['n_steps_done'] for row in report['trajectories']} <= set(
+            range(61)
+        )
+        evaluation = made['metrics'].creator
+        earlier = evaluation.inputs.parent_folder.creator
+        assert 'pool' not in earlier.inputs and earlier.inputs.committee.uuid == made['committee'].uuid
 
 
 def test_labels_are_complete_and_split_by_lineage(campaign: orm.WorkChainNode) -> None:

@@ -66,6 +66,16 @@ def _pool(made: Round) -> str:
     )
 
 
+def exploration(record: CampaignRecord) -> str:
+    """How far the trajectories came."""
+    text = 'The largest force error that the committee expects of an atom, along the trajectories of a round.'
+    for made in (made for made in record.rounds if made.trajectories):
+        halted = sum(trajectory.reason == 'halted' for trajectory in made.trajectories)
+        n, longest = len(made.trajectories), max(trajectory.time[-1] for trajectory in made.trajectories)
+        text += f' In round {made.number}, {halted} of {n} ended at the bound, the longest was {longest:.3g} ps.'
+    return text
+
+
 def stage_times(record: CampaignRecord) -> str:
     """Which kind of stage took most."""
     totals: dict[str, float] = {}
@@ -84,6 +94,7 @@ CAPTIONS: Mapping[str, Callable[[CampaignRecord], str]] = {
     'learning_curve': learning_curve,
     'parity': parity,
     'calibration': calibration,
+    'exploration': exploration,
     'selection': selection,
     'stage_times': stage_times,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,6 +24,7 @@ KIND_COLOURS = {
     'augmentation': '#cc79a7',
     'labelling': '#e69f00',
     'training': '#0072b2',
+    'calibration': '#f0e442',
     'exploration': '#009e73',
     'evaluation': '#56b4e9',
 }
@@ -408,6 +410,48 @@ def _draw_selection(axis: Axes, made: Round, n: int) -> None:
     axis.set_title(numbers, fontsize=SMALL, color=SOFT, loc='right')
 
 
+def exploration(record: CampaignRecord) -> Figure:
+    """Expected force error against time along the trajectories of the first and of the last round."""
+    made = [round_ for round_ in record.rounds if round_.trajectories]
+    figure, axes = _panels(max(1, len(made)), width=4.8, height=3.4)
+    if not made:
+        return _empty(figure, 'No trajectory has been evaluated yet.')
+    temperatures = sorted({trajectory.temperature for round_ in made for trajectory in round_.trajectories})
+    shades = np.linspace(0.05, 0.9, len(temperatures))
+    colours = {t: colormaps['viridis'](shade) for t, shade in zip(temperatures, shades, strict=True)}
+    errors = [trajectory.expected_error for round_ in made for trajectory in round_.trajectories]
+    limits = [value for value in (*(round_.bound for round_ in made), record.tolerance.get('forces')) if value]
+    low, high = _log_limits([*errors, np.array(limits)])
+    longest = max(trajectory.time[-1] for round_ in made for trajectory in round_.trajectories)
+    for axis, round_ in zip(axes, made, strict=True):
+        _style(axis, 'expected force error (meV/Å)', 'time (ps)')
+        _draw_trajectories(axis, round_, colours, record.tolerance.get('forces'))
+        axis.set_yscale('log')
+        _plain_log_ticks(axis.yaxis, 1000 * low, 1000 * high)
+        axis.set(xlim=(0, 1.03 * longest or 1.0), ylim=(1000 * low, 1000 * high))
+        halted = sum(trajectory.reason == 'halted' for trajectory in round_.trajectories)
+        axis.set_title(f'Round {round_.number}', fontsize=TITLE, color=INK, loc='left')
+        axis.set_title(f'{halted} of {len(round_.trajectories)} halted', fontsize=SMALL, color=SOFT, loc='right')
+    handles: list[Any] = [Line2D([], [], color=colours[t], linewidth=1.6, label=f'{t:g} K') for t in temperatures]
+    handles += [_dot('halted', LIMIT, 6.0, 'X'), _dot('ended otherwise', SOFT, 5.0)]
+    handles += [_limit_handle('tolerance')] if record.tolerance.get('forces') else []
+    if any(round_.bound for round_ in made):
+        handles.append(Line2D([], [], color=LIMIT, linewidth=1.2, label='bound of the round'))
+    return _legend(figure, handles)
+
+
+def _draw_trajectories(axis: Axes, made: Round, colours: Mapping[float, Any], tolerance: float | None) -> None:
+    for trajectory in made.trajectories:
+        error = 1000 * trajectory.expected_error
+        axis.plot(trajectory.time, error, color=colours[trajectory.temperature], linewidth=1.0, alpha=0.85, zorder=3)
+        halted = trajectory.reason == 'halted'
+        end = {'marker': 'X', 'color': LIMIT, 'markersize': 7} if halted else {'marker': 'o', 'color': SOFT}
+        axis.plot(trajectory.time[-1:], error[-1:], markeredgecolor='white', linewidth=0, zorder=5, **end)
+    for value, style in ((tolerance, DASHED), (made.bound, '-')):
+        if value:
+            axis.axhline(1000 * value, color=LIMIT, linewidth=1.2, linestyle=style, zorder=2)
+
+
 def stage_times(record: CampaignRecord) -> Figure:
     """Wall-clock time of the stages, one bar for each part of the campaign."""
     parts = list(dict.fromkeys(stage.part for stage in record.stages))
@@ -449,6 +493,7 @@ FIGURES: Mapping[str, Callable[[CampaignRecord], Figure]] = {
     'learning_curve': learning_curve,
     'parity': parity,
     'calibration': calibration,
+    'exploration': exploration,
     'selection': selection,
     'stage_times': stage_times,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,9 +25,10 @@ from aiida_alpot.report.record import (
     Scores,
     Stage,
 )
+from aiida_alpot.report.trajectories import read_trajectories
 from aiida_alpot.worker.acquisition.calibration import from_dict
 
-KINDS = ('augmentation', 'labelling', 'training', 'exploration', 'evaluation')
+KINDS = ('augmentation', 'labelling', 'training', 'calibration', 'exploration', 'evaluation')
 BATCH = 500
 """PKs in one query."""
 
@@ -115,9 +117,15 @@ def _elements(made: Mapping[str, Any], inputs: Mapping[str, orm.Data]) -> tuple[
 
 
 def _rounds(namespace: Mapping[str, Any]) -> Iterator[Round]:
-    """The rounds in their order."""
+    """The rounds in their order; the first and the last that explored with their trajectories."""
+    explored = sorted((key for key, nodes in namespace.items() if 'exploration' in nodes), key=_number)
     for key in sorted(namespace, key=_number):
-        yield _round(_number(key), namespace[key])
+        made = _round(_number(key), namespace[key])
+        if key in (*explored[:1], *explored[-1:]):
+            report = namespace[key]['exploration'].get_dict()
+            bound = (report.get('bounds') or {}).get('lower')
+            made = replace(made, trajectories=read_trajectories(report), bound=bound)
+        yield made
 
 
 def _number(key: str) -> int:

@@ -30,6 +30,7 @@ TITLES = {
     'learning_curve': 'Learning curve',
     'parity': 'Predictions against reference',
     'calibration': 'Calibration of the uncertainty',
+    'exploration': 'How far the trajectories came',
     'selection': 'What was selected',
     'stage_times': 'Where the time went',
 }

@@ -140,6 +140,22 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A trajectory of molecular dynamics.
+
+    :param temperature: of its condition, K.
+    :param reason: why it ended, as ``alpot-md`` says it.
+    :param time: of the steps at which all members were evaluated, shape (n,), ps.
+    :param expected_error: largest expected force error of an atom at these steps, shape (n,), eV/A.
+    """
+
+    temperature: float
+    reason: str
+    time: np.ndarray
+    expected_error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Round:
     """One training of the committee, and what was made of it; a round that is under way has less.
 
@@ -153,6 +169,8 @@ class Round:
     :param thresholds: by property ``tolerance`` and ``deviation``.
     :param selected: reason by frame; likewise ``rejected``.
     :param pks: PK by name of what the round made.
+    :param trajectories: of the exploration; only of the first and of the last round.
+    :param bound: expected force error beyond which a trajectory has met something new, eV/A.
     """
 
     number: int
@@ -170,6 +188,8 @@ class Round:
     selected: Mapping[str, str] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
     pks: Mapping[str, int] = field(default_factory=dict)
+    trajectories: tuple[Trajectory, ...] = ()
+    bound: float | None = None
 
     @property
     def n_fitted(self) -> int:
@@ -215,7 +235,7 @@ class Stage:
     """A stage of the campaign.
 
     :param label: as the campaign calls it, e.g. ``training_1``.
-    :param kind: ``augmentation``, ``labelling``, ``training``, ``exploration`` or ``evaluation``.
+    :param kind: ``augmentation``, ``labelling``, ``training``, ``calibration``, ``exploration`` or ``evaluation``.
     :param part: which part of the campaign it belongs to: ``start``, ``test set`` or ``round <n>``.
     :param seconds: wall-clock time, up to now for a stage that runs.
     """

@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from aiida import orm
 from aiida.engine import ExitCode, ToContext, WorkChain, if_, while_
 
-from aiida_alpot.calculations.augment import run_plan
 from aiida_alpot.calculations.campaign import choose_test_frames, summarise_campaign
 from aiida_alpot.calculations.functions import extend_dataset
-from aiida_alpot.calculations.mace_train import validate_dataset
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.data.structures import structure_to_frame
-from aiida_alpot.worker.frames import check_one_level
-from aiida_alpot.worker.options import integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
+from aiida_alpot.workflows.campaign_checks import (
+    CODES,
+    EXPLORE_CODE,
+    check_augmentation,
+    check_dataset,
+    check_exploration,
+    check_names,
+    check_numbers,
+    check_periodic,
+    validate_start,
+    validate_targets,
+)
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
-from aiida_alpot.workflows.exploration import ExplorationWorkChain, eligible, start_frames
+from aiida_alpot.workflows.exploration import ExplorationWorkChain
+from aiida_alpot.workflows.exploration_settings import Bounds
 from aiida_alpot.workflows.fan_out import how_it_ended, validate_positive
-from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain, level_of_inputs
+from aiida_alpot.workflows.labelling import AbInitioLabellingWorkChain
 from aiida_alpot.workflows.protocols import ProtocolMixin
 from aiida_alpot.workflows.structures import checked_structures, validate_structures
 from aiida_alpot.workflows.training import TrainingWorkChain
@@ -35,8 +42,8 @@ STAGES: dict[str, Any] = {
     'exploration': ExplorationWorkChain,
     'evaluation': EvaluationWorkChain,
 }
-CODES = {'pw': 'labelling', 'mace_train': 'training', 'md': 'exploration', 'evaluate': 'evaluation'}
-"""The stage that each code of a campaign runs."""
+UNSETTLED = ('halted', 'not_finite', 'temperature', 'lost_atoms', 'potential_error')
+"""Reasons of trajectories that ended where the committee does not know, or led nowhere."""
 
 NUMBERS = {
     'max_rounds': orm.Int,
@@ -46,17 +53,16 @@ NUMBERS = {
     'n_test_frames': orm.Int,
     'seed': orm.Int,
 }
-TARGETS = ('energy', 'forces', 'stress')
 
 
 class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
-    """Augment, label; then in rounds: train a committee, explore, evaluate, label what it does not know.
+    """Augment, label; then in rounds: train a committee, calibrate it, explore, evaluate, label what it does not know.
 
-    A campaign ends when for ``patience`` rounds in a row no frame of the pool is expected to exceed the tolerance and
-    no trajectory was halted (``converged``), when the held-out errors are under all ``targets`` (``targets``), or after
-    ``max_rounds`` trainings (``max_rounds``). Labels are only bought when a training follows that uses them. What a
-    round has made is attached as outputs at once, so that a campaign that fails keeps it. The context holds node
-    identifiers and numbers only.
+    A campaign ends when for ``patience`` rounds in a row, with all conditions explored, no frame of the pool is
+    expected to exceed the tolerance and no trajectory was halted or went astray (``converged``), when the held-out
+    errors are under all ``targets`` (``targets``), or after ``max_rounds`` trainings (``max_rounds``). Labels are only
+    bought when a training follows that uses them. What a round has made is attached as outputs at once, so that a
+    campaign that fails keeps it. The context holds node identifiers and numbers only.
     """
 
     STAGE = ''
@@ -99,9 +105,18 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         )
         spec.expose_inputs(AbInitioLabellingWorkChain, namespace='labelling', exclude=('frames',))
         spec.expose_inputs(TrainingWorkChain, namespace='training', exclude=('dataset', 'seed'))
-        spec.expose_inputs(ExplorationWorkChain, namespace='exploration', exclude=('committee', 'structures', 'seed'))
         spec.expose_inputs(
-            EvaluationWorkChain, namespace='evaluation', exclude=('committee', 'dataset', 'pool', 'seed')
+            ExplorationWorkChain,
+            namespace='exploration',
+            exclude=(
+                *('committee', 'structures', 'seed', 'stage', 'calibration', 'predictions', 'scores'),
+                *('md.active_set', 'md.monitors', 'md.remote_folder'),
+            ),
+        )
+        spec.expose_inputs(
+            EvaluationWorkChain,
+            namespace='evaluation',
+            exclude=('committee', 'dataset', 'pool', 'seed', 'parent_folder'),
         )
         spec.inputs.validator = validate_start
 
@@ -130,6 +145,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             while_(cls.goes_on)(
                 cls.train,
                 cls.keep_committee,
+                if_(cls.needs_calibration)(cls.calibrate, cls.keep_calibration),
                 if_(cls.needs_test_set)(cls.explore_for_test, cls.label_test_set, cls.keep_labels),
                 cls.explore,
                 cls.evaluate,
@@ -153,7 +169,8 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Builder with the inputs of a protocol.
 
         :param structures: one or several ``StructureData`` or ASE ``Atoms`` to start from.
-        :param codes: codes or their labels, by ``pw``, ``mace_train``, ``md``, ``evaluate``.
+        :param codes: codes or their labels, by ``pw``, ``mace_train``, ``md``, ``evaluate``, and ``explore`` where
+            ``exploration.explorers`` are asked for.
         :param dataset: labelled frames to start from, in place of augmentation.
         :param overrides: values that replace those of the protocol, stage by stage.
         :param options: ``metadata.options`` of the jobs, by stage.
@@ -176,18 +193,26 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         else:
             builder.dataset = dataset
             elements = set(dataset.elements)
+        tolerance = EvaluationWorkChain.get_protocol_inputs(protocol, inputs['evaluation'])['tolerance']['forces']
+        if not isinstance(tolerance, (int, float)) or not tolerance > 0:
+            tolerance = None  # which the evaluation refuses, as it comes last
+        beside = {
+            'labelling': {'elements': elements},
+            'exploration': {'tolerance': tolerance, 'explore_code': codes.get(EXPLORE_CODE)},
+        }
         stages = {
             stage: STAGES[stage].get_builder_from_protocol(
                 codes.get(code),
                 protocol=protocol,
                 overrides=inputs[stage],
                 options=options.get(stage),
-                **({'elements': elements} if stage == 'labelling' else {}),
+                **beside.get(stage, {}),
             )
             for code, stage in CODES.items()
         }
+        check_exploration(stages['exploration'], elements)
         if dataset is None:
-            check_periodic(builder.structures, stages['exploration'].parameters['ensemble'])
+            check_periodic(builder.structures, stages['exploration'].conditions['ensembles'])
             check_augmentation(builder.structures, augmentation.parameters, inputs['seed'], stages['exploration'])
         else:
             check_dataset(dataset, stages['labelling'], stages['exploration'])
@@ -203,6 +228,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Start with nothing, or with the data set that was given."""
         self.ctx.round = 0
         self.ctx.rounds_without_candidate = 0
+        self.ctx.stage = 0  # of the conditions of exploration
         self.ctx.ended_by = None
         self.ctx.round_pks = {}
         self.ctx.labelling_pks = {}
@@ -225,12 +251,12 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
     def _seed(self, *labels: str | int) -> orm.Int:
         return orm.Int(derive_seed(self.inputs.seed.value, *labels))
 
-    def _submit(self, stage: str, label: str, **inputs: Any) -> Any:
+    def _submit(self, stage: str, label: str, /, **inputs: Any) -> Any:
         """Submit a stage; the next step finds it in ``self.ctx.child``."""
         values = self.exposed_inputs(STAGES[stage], stage)
         values.update(inputs)
         values.setdefault('metadata', {})['call_link_label'] = label
-        self.ctx.stage = stage
+        self.ctx.working_on = stage
         self.report(f'{label.replace("_", " ")} starts')
         return ToContext(child=self.submit(STAGES[stage], **values))
 
@@ -242,7 +268,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         if self.ctx.dataset_pk is not None:
             self.out('dataset', self.dataset)
         reason = how_it_ended(child)
-        exit_code = getattr(self.exit_codes, f'ERROR_{self.ctx.stage.upper()}_FAILED')
+        exit_code = getattr(self.exit_codes, f'ERROR_{self.ctx.working_on.upper()}_FAILED')
         return exit_code.format(round=self.ctx.round, reason=reason, pk=child.pk)
 
     def _record(self, name: str, node: orm.Data) -> None:
@@ -308,13 +334,30 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             self._record('committee', self.ctx.child.outputs.committee)
         return exit_code
 
+    def needs_calibration(self) -> bool:
+        """Whether trajectories are bounded by the expected error, which only an evaluation of the committee gives."""
+        bounds = Bounds.of(self.inputs.exploration.parameters.get_dict().get('uncertainty'))
+        return bounds is not None and bounds.needs_calibration
+
+    def calibrate(self) -> Any:
+        """Evaluate the committee on what is labelled."""
+        label, seed = f'calibration_{self.ctx.round}', self._seed('calibration', self.ctx.round)
+        return self._submit('evaluation', label, committee=self.committee, dataset=self.dataset, seed=seed)
+
+    def keep_calibration(self) -> ExitCode | None:
+        """Remember what the exploration and the evaluation of this round need of it."""
+        exit_code = self._failed()
+        if exit_code is None:
+            self.ctx.calibration_pk = self.ctx.child.pk
+        return exit_code
+
     def needs_test_set(self) -> bool:
         """Whether a test set is wanted and not there yet."""
         return self.inputs.n_test_frames.value > 0 and 'test' not in self.dataset.column('split')
 
     def explore_for_test(self) -> Any:
         """Trajectories of their own for the test set."""
-        return self._explore('exploration_test', self._seed('exploration', 'test'))
+        return self._explore('exploration_test', self._seed('exploration', 'test'), self.dataset)
 
     def label_test_set(self) -> Any:
         """Label frames of these trajectories."""
@@ -330,29 +373,44 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
 
     def explore(self) -> Any:
         """Sample a pool with the committee of this round."""
-        return self._explore(f'exploration_{self.ctx.round}', self._seed('exploration', self.ctx.round))
+        same = self.inputs.exploration.starts.get_dict().get('same_starts', False)
+        seed = self._seed('exploration') if same else self._seed('exploration', self.ctx.round)
+        structures = orm.load_node(self.ctx.round_pks['round_1']['dataset']) if same else self.dataset
+        return self._explore(f'exploration_{self.ctx.round}', seed, structures)
 
-    def _explore(self, label: str, seed: orm.Int) -> Any:
-        return self._submit('exploration', label, committee=self.committee, structures=self.dataset, seed=seed)
+    def _explore(self, label: str, seed: orm.Int, structures: PESData) -> Any:
+        inputs = {'stage': orm.Int(self.ctx.stage)}
+        if self.needs_calibration():
+            outputs = orm.load_node(self.ctx.calibration_pk).outputs
+            inputs |= {'calibration': outputs.calibration, 'predictions': outputs.predictions}
+        scores = self.ctx.round_pks.get(f'round_{self.ctx.round - 1}', {}).get('scores')
+        if scores is not None and self.inputs.exploration.starts['start_from'] == 'uncertain':
+            inputs['scores'] = orm.load_node(scores)
+        return self._submit('exploration', label, committee=self.committee, structures=structures, seed=seed, **inputs)
 
     def evaluate(self) -> Any:
         """Calibrate, measure, and select from the pool."""
+        outputs = self.ctx.child.outputs
+        if 'report' in outputs:
+            self._record('exploration', outputs.report)
         exit_code = self._failed()
         if exit_code is not None:
             return exit_code
-        self._record('pool', self.ctx.child.outputs.frames)
-        # A job that was killed leaves frames without a summary.
-        outputs = self.ctx.child.outputs
-        summaries = outputs.summaries.values() if 'summaries' in outputs else []
-        self.ctx.n_halted = sum(summary['reason'] == 'halted' for summary in summaries)
+        self._record('pool', outputs.frames)
+        reasons = outputs.report['reasons']
+        self.ctx.n_unsettled = sum(reasons.get(reason, 0) for reason in UNSETTLED)
+        earlier = {}
+        if self.needs_calibration() and self.inputs.evaluation.parameters.get_dict().get('keep_predictions', True):
+            earlier['parent_folder'] = orm.load_node(self.ctx.calibration_pk).outputs.remote_folder
         # The test set may have come after the training: it is evaluated here and was never trained on.
         return self._submit(
             'evaluation',
             f'evaluation_{self.ctx.round}',
             committee=self.committee,
             dataset=self.dataset,
-            pool=self.ctx.child.outputs.frames,
+            pool=outputs.frames,
             seed=self._seed('evaluation', self.ctx.round),
+            **earlier,
         )
 
     def close_round(self) -> ExitCode | None:
@@ -366,9 +424,9 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
                 self._record(name, outputs[name])
         counts = outputs.selection['counts']
         unknown = counts['above_threshold'] + counts['rejected_as_uncertain']
-        # A trajectory that ended because the committee deviated has met something unknown, whatever was selected.
-        known = unknown + self.ctx.n_halted == 0 and counts['pool'] > counts['rejected']
-        self.ctx.rounds_without_candidate = self.ctx.rounds_without_candidate + 1 if known else 0
+        # A trajectory that ended because the committee is unsure has met something unknown, whatever was selected.
+        known = unknown + self.ctx.n_unsettled == 0 and counts['pool'] > counts['rejected']
+        self._widen(known)
         self.ctx.ended_by = end_of_campaign(
             rounds_without_candidate=self.ctx.rounds_without_candidate,
             patience=self.inputs.patience.value,
@@ -381,6 +439,18 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             f'round {self.ctx.round}: {counts["above_threshold"]} of {counts["pool"]} frames exceed the tolerance'
         )
         return None
+
+    def _widen(self, known: bool) -> None:
+        """Go on to the next stage of the conditions; a round counts as converged where all of them are explored.
+
+        :param known: whether the round met nothing that is worth a label.
+        """
+        conditions = self.inputs.exploration.conditions.get_dict()
+        last = conditions.get('n_stages', 1) - 1
+        counts = known and self.ctx.stage >= last
+        self.ctx.rounds_without_candidate = self.ctx.rounds_without_candidate + 1 if counts else 0
+        if known or conditions.get('widen') == 'rounds':
+            self.ctx.stage = min(self.ctx.stage + 1, last)
 
     def has_selected(self) -> bool:
         """Whether there is anything to label."""
@@ -445,126 +515,3 @@ def _values(builder: Any) -> dict[str, Any]:
     values = builder._inputs(prune=True)
     values.pop('seed', None)
     return values
-
-
-def check_names(codes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse codes and stages that a campaign does not have.
-
-    :raises ValueError: naming the nearest right one.
-    """
-    for name, value in (('codes', codes), ('options', options)):
-        if not isinstance(value, Mapping):
-            raise ValueError(f'`{name}`: must be a mapping, found {value!r}.')
-    for name in codes:
-        if name not in CODES:
-            raise ValueError(f'`codes.{name}`: {unknown_name(name, list(CODES), "code")}')
-    for stage in options:
-        if stage not in CODES.values():
-            raise ValueError(f'`options.{stage}`: {unknown_name(stage, list(CODES.values()), "stage with jobs")}')
-
-
-def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
-    """Refuse a data set that a campaign with these stages cannot go on from.
-
-    :raises ValueError: for labels of another level of theory, no frames to train on, no frame to start from.
-    """
-    level = str(level_of_inputs(labelling))
-    with dataset.open_store() as store:
-        levels = store.levels_of_theory()
-    remedy = 'give `labelling` the settings that the labels were made with'
-    if dataset.n_labelled == 0:
-        raise ValueError(f'`dataset`: it has no labels, and this campaign would add labels of level {level}; {remedy}.')
-    try:
-        check_one_level([level, *levels])
-    except ValueError as exception:
-        found = ', '.join(name or 'unknown' for name in levels)
-        raise ValueError(
-            f'`dataset`: its labels are of level of theory {found}, and this campaign would add labels of level '
-            f'{level}; {remedy} ({exception}).'
-        ) from exception
-    problem = validate_dataset(dataset, None)
-    if problem:
-        raise ValueError(f'`dataset`: {problem}.')
-    origins, n_atoms = exploration.start_origins.get_list(), exploration.start_min_atoms.value
-    if not len(start_frames(dataset, origins, n_atoms)):
-        raise ValueError(
-            f'`exploration.start_origins`: of {", ".join(origins)} the data set has no frame with at least {n_atoms} '
-            f'atoms; its origins are {", ".join(dataset.origins) or "empty"}; give [] for any.'
-        )
-
-
-def check_augmentation(
-    structures: Mapping[str, orm.StructureData], parameters: orm.Dict, seed: int, exploration: Any
-) -> None:
-    """Make the structures that the campaign will make, and refuse what would come to nothing after the labelling.
-
-    :raises ValueError: for values out of range, no frame at all, no frame for a trajectory to start from.
-    """
-    frames = [structure_to_frame(structures[key]) for key in sorted(structures)]
-    try:
-        made = run_plan(frames, parameters.get_dict(), derive_seed(seed, 'augmentation'))
-    except ValueError as exception:
-        raise ValueError(f'`augmentation`: {exception}') from exception
-    if not made.frames:
-        reason = made.rejected[0].reason if made.rejected else 'the plan has no step that is kept'
-        raise ValueError(f'`augmentation`: no structure comes out of the plan; {reason}.')
-    origins, n_atoms = exploration.start_origins.get_list(), exploration.start_min_atoms.value
-    found = [frame.origin for frame in made.frames]
-    if not len(eligible(np.array(found), np.array([len(frame) for frame in made.frames]), origins, n_atoms)):
-        raise ValueError(
-            f'`exploration.start_origins`: of {", ".join(origins) or "any origin"} the augmentation makes no structure '
-            f'of at least {n_atoms} atoms to start a trajectory from; its origins are {", ".join(sorted(set(found)))}, '
-            f'with at most {max(len(frame) for frame in made.frames)} atoms.'
-        )
-
-
-def check_periodic(structures: Mapping[str, orm.StructureData], ensemble: str) -> None:
-    """Refuse a barostat for structures without any periodic axis.
-
-    :raises ValueError: naming the first of them.
-    """
-    for name, structure in structures.items():
-        if ensemble == 'npt' and not any(structure.pbc):
-            raise ValueError(
-                f'`exploration.ensemble`: npt needs a periodic axis, which `structures.{name}` has not; choose nvt.'
-            )
-
-
-def check_numbers(values: Mapping[str, Any]) -> str | None:
-    """What is wrong with the numbers of a campaign, or nothing."""
-    fractions = values['split_fractions']
-    try:
-        for name, least in (('max_rounds', 1), ('patience', 1), ('n_test_frames', 0), ('seed', 0)):
-            integer(name, values[name], least)
-        for name, fraction in fractions.items():
-            number(f'split_fractions.{name}', fraction, 0.0, 1.0, exclusive=name != 'test')
-    except ValueError as exception:
-        return f'{exception}.'
-    if abs(sum(fractions.values()) - 1) > 1e-9:
-        return f'`split_fractions`: must add up to 1, found {fractions}.'
-    problem = check_targets(values['targets'])
-    return f'`targets`: {problem}' if problem else None
-
-
-def check_targets(targets: Mapping[str, Any]) -> str | None:
-    """What is wrong with targets, or nothing."""
-    for name, value in targets.items():
-        if name not in TARGETS:
-            return f'unknown property `{name}`: choose from {", ".join(TARGETS)}.'
-        if value is not None and not (isinstance(value, (int, float)) and value > 0):
-            return f'the target of {name} must be a number above zero, found {value!r}.'
-    return None
-
-
-def validate_targets(node: orm.Dict, _: Any) -> str | None:
-    """Validator of the targets."""
-    return check_targets(node.get_dict())
-
-
-def validate_start(value: Mapping[str, Any], _: Any) -> str | None:
-    """Refuse a campaign with nothing to start from."""
-    if 'dataset' not in value and not value.get('structures'):
-        return '`structures` is empty: give at least one structure to start from, or a labelled `dataset`.'
-    if 'dataset' not in value and 'parameters' not in value.get('augmentation', {}):
-        return '`augmentation.parameters` is missing: give the generators, or a labelled `dataset`.'
-    return None

@@ -136,7 +136,7 @@ class TestBuilder:
         )
         builder = load_campaign(path)
         assert builder.seed.value == 4 and builder.max_rounds.value == 2
-        assert builder.exploration.temperatures.get_list() == [500.0]
+        assert builder.exploration.conditions['temperatures'] == [500.0]
         assert builder.training.mace.metadata.options.max_wallclock_seconds == 77
         assert builder.structures['si'].get_formula() == 'Si2'
 

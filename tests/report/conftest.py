@@ -19,6 +19,7 @@ from aiida_alpot.report.record import (
     Round,
     Scores,
     Stage,
+    Trajectory,
 )
 
 SIZES = {'train': 30, 'validation': 10, 'test': 12}
@@ -49,6 +50,19 @@ def made_up_predictions(seed: int, noise: float, n_train: int = 30) -> Predictio
         force_deviation=spread,
         energy_deviation=np.abs(rng.normal(scale=noise / 20, size=n)),
     )
+
+
+def made_up_trajectories(noise: float) -> tuple[Trajectory, ...]:
+    """Of three temperatures; with much noise the hottest halts early."""
+    rng = np.random.default_rng(1)
+    made = []
+    for temperature in (300.0, 600.0, 900.0):
+        time = np.arange(1, 41) * 0.02
+        error = noise * temperature / 300 * (0.5 + time) * rng.lognormal(0, 0.2, size=40)
+        crossed = np.flatnonzero(error > 0.45)
+        last = crossed[0] + 1 if len(crossed) else 40
+        made.append(Trajectory(temperature, 'halted' if len(crossed) else 'completed', time[:last], error[:last]))
+    return tuple(made)
 
 
 def made_up_round(number: int, n_selected: int = 10, noise: float = 0.1, **fields: Any) -> Round:
@@ -91,6 +105,8 @@ def made_up_round(number: int, n_selected: int = 10, noise: float = 0.1, **field
         'selected': dict.fromkeys(picked, 'expected force error 0.2 > 0.15 eV/A'),
         'rejected': {frame_id[index]: 'two atoms are 0.5 A apart' for index in range(3)},
         'pks': {'dataset': 100 * number, 'committee': 100 * number + 1},
+        'trajectories': made_up_trajectories(2 * noise) if number != 2 else (),
+        'bound': 0.45,
     }
     return Round(**(values | fields))
 

@@ -18,6 +18,7 @@ UNITS = {
     'learning_curve': ('meV/atom', 'meV/Å', 'meV/Å³'),
     'parity': ('meV/atom', 'eV/Å', 'meV/Å³'),
     'calibration': ('eV/Å',),
+    'exploration': ('meV/Å', 'ps'),
     'selection': ('eV/Å',),
     'stage_times': ('min',),
 }
@@ -48,6 +49,22 @@ def test_learning_curve_shows_the_errors(make_record: Callable[..., CampaignReco
     curves = [(line.get_xdata(), np.asarray(line.get_ydata())) for line in axis.lines]
     assert any(list(x) == [40, 48, 56] and np.allclose(y, [144, 86.4, 51.84]) for x, y in curves if len(x) == 3)
     assert any(np.allclose(y, 60) for _, y in curves)
+
+
+def test_exploration_shows_how_far_trajectories_came(make_record: Callable[..., CampaignRecord]) -> None:
+    """One panel for the first and one for the last round, a line for each trajectory, its end, bound and tolerance."""
+    record = make_record()
+    axes = FIGURES['exploration'](record).axes
+    assert [axis.get_title('left') for axis in axes] == ['Round 1', 'Round 3']
+    for axis, made in zip(axes, (record.rounds[0], record.rounds[2]), strict=True):
+        lines = [np.asarray(line.get_ydata()) for line in axis.lines]
+        for trajectory in made.trajectories:
+            error = 1000 * trajectory.expected_error
+            assert any(len(y) == len(error) and np.allclose(y, error) for y in lines)
+        assert any(np.allclose(y, 450) for y in lines) and any(np.allclose(y, 150) for y in lines)
+        halted = sum(trajectory.reason == 'halted' for trajectory in made.trajectories)
+        assert axis.get_title('right') == f'{halted} of 3 halted'
+        assert sum(line.get_marker() == 'X' for line in axis.lines) == halted
 
 
 def test_missing_stress_is_said(make_record: Callable[..., CampaignRecord], make_round: Callable[..., Round]) -> None:

@@ -60,7 +60,7 @@ def test_page_is_complete(make_record: Callable[..., CampaignRecord], tmp_path: 
     page = write_report(make_record(), tmp_path / 'made' / 'here')
     text = check(page)
     assert page.name == 'report.html'
-    assert text.count('<img ') == 5 == len(list((page.parent / 'figures').glob('*.png')))
+    assert text.count('<img ') == 6 == len(list((page.parent / 'figures').glob('*.png')))
     assert [words for words in EXPECTED if words not in text] == []
     assert 'The electronic minimization &lt;cycle&gt; failed' in text
     assert re.search(r'fell from 144 to 51\.8 meV/Å', text)

@@ -15,14 +15,8 @@ from ase.build import bulk
 from plumpy.ports import PortNamespace
 
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.workflows.active_learning import (
-    STAGES,
-    ActiveLearningWorkChain,
-    check_numbers,
-    check_targets,
-    end_of_campaign,
-    validate_start,
-)
+from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain, end_of_campaign
+from aiida_alpot.workflows.campaign_checks import check_numbers, check_targets, validate_start
 from aiida_alpot.workflows.labelling import level_of_inputs
 
 PEER_INPUTS = 357
@@ -250,7 +244,7 @@ class TestBuilder:
             options={'labelling': {'account': 'mine'}, 'evaluation': {'account': 'yours'}},
         )
         assert builder.labelling.kpoints_distance.value == 0.7
-        assert builder.exploration.temperatures.get_list() == [400.0]
+        assert builder.exploration.conditions['temperatures'] == [400.0]
         assert builder.training.n_members.value == 5
         assert builder.evaluation.parameters['tolerance']['forces'] == 0.3
         assert builder.augmentation.parameters['generators']['vacancy'] is None
@@ -299,6 +293,8 @@ class TestBuilder:
             ({'split': 'train'}, '`dataset`: the data set has no labelled frame in split `validation`'),
             ({'origin': 'surface'}, '`exploration.start_origins`: of input, supercell the data set has no frame'),
             ({'numbers': [14]}, '`exploration.start_origins`: of input, supercell the data set has no frame'),
+            ({'cell': np.diag([2.0, 9.0, 9.0])}, '`exploration.min_thickness`: all start frames have a cell thinner'),
+            ({'pbc': [False] * 3}, '`exploration.ensembles` is npt, but the structure is not periodic'),
         ],
     )
     def test_data_sets_are_refused(
@@ -340,7 +336,7 @@ class TestBuilder:
                 "unknown generator 'ratle'. Did you mean 'rattle'?",
             ),
             (None, {'augmentation': {'generators': {'rattle': {'m': 3}}}}, "unknown parameter of `rattle` 'm'"),
-            (None, {'exploration': {'temperatures': [-1.0]}}, '`exploration`: `temperatures` is -1.0'),
+            (None, {'exploration': {'temperatures': [-1.0]}}, '`exploration.temperatures` is -1.0'),
             (None, {'exploration': 3}, 'option `exploration` must be a mapping, found 3'),
             (None, {'max_rounds': 0}, '`max_rounds` is 0'),
             (
@@ -350,7 +346,30 @@ class TestBuilder:
             ),
             (None, {'exploration': {'start_origins': 'supercell'}}, 'must be a list of names, found'),
             (None, {'exploration': {'start_min_atoms': 1000}}, 'with at most 16 atoms'),
-            (None, {'exploration': {'n_steps': 5, 'sample_every': 10}}, '`sample_every` is larger than `n_steps`'),
+            (None, {'exploration': {'ensembles': ['npx']}}, "`exploration.ensembles`: unknown value 'npx'"),
+            (None, {'exploration': {'timestep': 8.0}}, '`exploration.timestep` is 8.0: give femtoseconds in (0, 5]'),
+            (None, {'exploration': {'min_thickness': 40.0}}, '`exploration.min_thickness`: all start frames have a'),
+            (None, {'exploration': {'start_frames': [0]}}, '`exploration.start_frames`: the frames are not made yet'),
+            (
+                None,
+                {'exploration': {'uncertainty': {'lower': None, 'grade_lower': 2.0}}},
+                '`exploration.uncertainty.grade_lower`: needs an active set',
+            ),
+            (
+                Atoms('SiH', [[0, 0, 0], [0, 0, 1.5]], cell=[6, 6, 6], pbc=True),
+                {'exploration': {'timestep': 3.0, 'start_origins': []}},
+                '`exploration.timestep` is 3.0 fs, and the structure has hydrogen',
+            ),
+            (
+                Atoms('Si2', [[0, 0, 4], [0, 0, 6.3]], cell=[6, 6, 10], pbc=[True, True, False]),
+                {'exploration': {'pressure_axes': ['z'], 'start_origins': []}},
+                '`exploration.pressures` names the axis z, along which the structure is not periodic',
+            ),
+            (
+                None,
+                {'exploration': {'n_steps': 5, 'sample_every': 10}},
+                '`exploration.sample_every` is larger than `n_steps`',
+            ),
             (None, {'augmentation': {'max_atoms': 'abc'}}, "`augmentation`: `max_atoms` is 'abc'"),
             (None, {'augmentation': {'max_atoms': 1, 'generators': {'isolated_atom': None}}}, 'no structure comes out'),
             (None, {'augmentation': {'generators': {'vacency': None}}}, "Did you mean 'vacancy'?"),
@@ -370,7 +389,7 @@ class TestBuilder:
             (
                 Atoms('Si2', [[0, 0, 0], [0, 0, 2.3]], cell=[10, 10, 10]),
                 {},
-                '`exploration.ensemble`: npt needs a periodic axis, which `structures.structure_0` has not; choose nvt',
+                '`exploration.ensembles`: npt needs a periodic axis, which `structures.structure_0` has not',
             ),
         ],
     )
@@ -417,8 +436,8 @@ class TestRound:
         chain = instantiate(build(campaign_codes, [], dataset=dataset, overrides={'max_rounds': 2, 'patience': 1}))
         chain.initialise()
         chain.ctx.round = 1
-        chain.ctx.stage = 'evaluation'
-        chain.ctx.n_halted = 0
+        chain.ctx.working_on = 'evaluation'
+        chain.ctx.n_unsettled = 0
         return chain
 
     @staticmethod
@@ -458,7 +477,7 @@ class TestRound:
 
     def test_halted_trajectories_are_no_convergence(self, chain: Any) -> None:
         """They ended where the committee does not know."""
-        chain.ctx.n_halted = 1
+        chain.ctx.n_unsettled = 1
         chain.ctx.child = self.evaluation({'pool': 10})
         assert chain.close_round() is None
         assert chain.ctx.ended_by is None and chain.ctx.rounds_without_candidate == 0
@@ -471,6 +490,111 @@ class TestRound:
         chain.close_round()
         assert chain.ctx.ended_by == 'max_rounds' and chain.has_selected() and not chain.goes_on()
 
+    def test_conditions_widen(self, chain: Any) -> None:
+        """Stage by stage as rounds converge; only with all of them explored does a round count."""
+        chain.inputs.exploration.conditions = orm.Dict({'n_stages': 3, 'widen': 'converged'})
+        found = []
+        for known in (True, False, True, False, True, True):
+            chain._widen(known)
+            found.append((chain.ctx.stage, chain.ctx.rounds_without_candidate))
+        assert found == [(1, 0), (1, 0), (2, 0), (2, 0), (2, 1), (2, 2)]
+        chain.inputs.exploration.conditions = orm.Dict({'n_stages': 2, 'widen': 'rounds'})
+        chain.ctx.stage = chain.ctx.rounds_without_candidate = 0
+        chain._widen(False)
+        assert (chain.ctx.stage, chain.ctx.rounds_without_candidate) == (1, 0)
+
+    def test_calibration_comes_before_exploration(
+        self, chain: Any, make_committee: Callable, make_frame: Callable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of the new committee; the exploration is given it, and the evaluation goes on from its folder."""
+        submitted: dict[str, Any] = {}
+        monkeypatch.setattr(chain, '_submit', lambda stage, label, /, **inputs: submitted.update({label: inputs}))
+        chain._record('dataset', chain.dataset)
+        chain._record('committee', make_committee().store())
+        assert chain.needs_calibration()
+        chain.calibrate()
+        assert set(submitted['calibration_1']) == {'committee', 'dataset', 'seed'}
+        outputs = {
+            'calibration': orm.Dict({}).store(),
+            'predictions': orm.ArrayData(np.zeros(1)).store(),
+            'remote_folder': orm.RemoteData(remote_path='/x', computer=orm.load_computer('localhost')).store(),
+        }
+        load = orm.load_node
+        done = SimpleNamespace(is_finished_ok=True, pk=10**6, outputs=AttributeDict(outputs))
+        monkeypatch.setattr(orm, 'load_node', lambda pk: done if pk == 10**6 else load(pk))
+        chain.ctx.child = done
+        assert chain.keep_calibration() is None
+        chain.explore()
+        given = submitted['exploration_1']
+        assert given['calibration'].pk == outputs['calibration'].pk and given['predictions'].pk
+        pool = PESData(frames=[make_frame(3, labelled=False)]).store()
+        report = orm.Dict({'reasons': {'halted': 2, 'lost_atoms': 1, 'completed': 4}}).store()
+        chain.ctx.child = SimpleNamespace(
+            is_finished_ok=True, outputs=AttributeDict({'frames': pool, 'report': report})
+        )
+        chain.evaluate()
+        assert submitted['evaluation_1']['parent_folder'].pk == outputs['remote_folder'].pk
+        assert chain.ctx.n_unsettled == 3
+        assert chain.ctx.round_pks['round_1']['exploration'] == report.pk
+
+    def test_no_calibration_without_bounds(
+        self, campaign_codes: dict[str, str], instantiate: Callable, make_dataset: Callable
+    ) -> None:
+        """Nor where they are of the deviation itself."""
+        for uncertainty in ({'lower': None}, {'calibrated': False}):
+            overrides = {'exploration': {'uncertainty': uncertainty}}
+            chain = instantiate(build(campaign_codes, [], dataset=make_dataset(), overrides=overrides))
+            assert not chain.needs_calibration()
+
+    @pytest.mark.parametrize('same', [True, False])
+    def test_same_starts(
+        self,
+        campaign_codes: dict[str, str],
+        instantiate: Callable,
+        make_dataset: Callable,
+        make_frame: Callable,
+        make_committee: Callable,
+        monkeypatch: pytest.MonkeyPatch,
+        same: bool,
+    ) -> None:
+        """By option trajectories of all rounds have one seed and start from one data set, so that they compare."""
+        dataset = make_dataset()
+        overrides = {'exploration': {'same_starts': same, 'uncertainty': {'lower': None}}}
+        chain = instantiate(build(campaign_codes, [], dataset=dataset, overrides=overrides))
+        chain.initialise()
+        submitted = []
+        monkeypatch.setattr(chain, '_submit', lambda stage, label, /, **inputs: submitted.append(inputs))
+        for chain.ctx.round in (1, 2):
+            chain._record('dataset', chain.dataset)
+            chain._record('committee', make_committee().store())
+            chain.explore()
+            level = dataset.frame(0).level_of_theory
+            chain.ctx.dataset_pk = dataset.extended([make_frame(9, level_of_theory=level)]).store().pk
+        first, second = submitted
+        assert (first['seed'].value == second['seed'].value) is same
+        assert (first['structures'].uuid == second['structures'].uuid) is same
+
+    def test_most_uncertain_frames_of_the_round_before(
+        self,
+        campaign_codes: dict[str, str],
+        instantiate: Callable,
+        make_dataset: Callable,
+        make_committee: Callable,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Its scores go to the exploration where trajectories are to start from these."""
+        overrides = {'exploration': {'start_from': 'uncertain', 'start_origins': [], 'uncertainty': {'lower': None}}}
+        chain = instantiate(build(campaign_codes, [], dataset=make_dataset(), overrides=overrides))
+        chain.initialise()
+        submitted = []
+        monkeypatch.setattr(chain, '_submit', lambda stage, label, /, **inputs: submitted.append(inputs))
+        for chain.ctx.round in (1, 2):
+            chain._record('committee', make_committee().store())
+            chain.explore()
+            chain._record('scores', orm.ArrayData(np.zeros(1)).store())
+        assert 'scores' not in submitted[0]
+        assert submitted[1]['scores'].pk == chain.ctx.round_pks['round_1']['scores']
+
     def test_failed_stage_is_told(self, chain: Any) -> None:
         """Its exit code names stage, round, reason and process."""
         chain.ctx.child = SimpleNamespace(is_finished_ok=False, exit_message='it broke', pk=77)
@@ -482,7 +606,7 @@ class TestRound:
 
     def test_partly_failed_labelling_is_kept(self, chain: Any, make_frame: Callable) -> None:
         """What was labelled is added to the data set, also where the stage ended with an error."""
-        chain.ctx.stage, chain.ctx.labelling = 'labelling', 'labelling_1'
+        chain.ctx.working_on, chain.ctx.labelling = 'labelling', 'labelling_1'
         level = chain.dataset.frame(0).level_of_theory
         labelled = PESData(frames=[make_frame(i, level_of_theory=level) for i in (5, 6)]).store()
         report = orm.Dict({'n_failed': 1}).store()
