@@ -33,6 +33,7 @@ CODES: Mapping[str, tuple[str, str]] = {
     'mace_run_train': ('alpot.mace_train', 'mace_run_train'),
     'alpot-md': ('alpot.md', 'alpot-md'),
     'alpot-evaluate': ('alpot.evaluate', 'alpot-evaluate'),
+    'alpot-explore': ('alpot.explore', 'alpot-explore'),
 }
 
 

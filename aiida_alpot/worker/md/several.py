@@ -22,11 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from aiida_alpot.worker.md.configuration import DriverConfiguration
-from aiida_alpot.worker.md.interactions import check_styles
-from aiida_alpot.worker.md.lammps_library import open_lammps
-from aiida_alpot.worker.md.run import SUMMARY_FILE, WATCH_FILE, Run
-from aiida_alpot.worker.md.script import Timer, check_commands, script_commands
+from aiida_alpot.worker.md.preparation import prepare_run
+from aiida_alpot.worker.md.run import SUMMARY_FILE, WATCH_FILE
+from aiida_alpot.worker.md.script import Timer, script_commands
 from aiida_alpot.worker.potentials import Committee, load_committee
 
 EARLIER = 'earlier'
@@ -56,7 +54,7 @@ def run_folders(
     :return: exit code: that of the first run that failed, 15 after a signal, else 0.
     """
     began, worst = clock(), 0
-    load, end_of_mpi = once(load_committee), None
+    load, run = once(load_committee), None
     for folder in folders:
         if is_finished(folder):
             continue
@@ -64,48 +62,21 @@ def run_folders(
             set_aside(Path(WATCH_FILE))
             try:
                 commands = left_of(script_commands(script_of_run(script).read_text()), clock() - began)
-                run = prepare(commands, DriverConfiguration.read(driver), load, log, arguments)
+                run = prepare_run(commands, driver, load, log, arguments)
             except OutOfTimeError:
                 break
             except (OSError, ValueError, RuntimeError) as error:
                 worst = worst or _refuse(folder, str(error))
                 continue
-            end_of_mpi = keep_mpi(run)
             summary = run.execute()
         if summary['exit_code']:
             print(f'alpot-md: {folder}: {summary["message"]}', file=sys.stderr)
             worst = worst or int(summary['exit_code'])
         if summary['reason'] == 'terminated':
             break
-    if end_of_mpi is not None:
-        end_of_mpi()
+    if run is not None:
+        run.end_mpi()
     return worst
-
-
-def prepare(
-    commands: Sequence[str],
-    configuration: DriverConfiguration,
-    load: Callable[..., Committee],
-    log: Path,
-    arguments: Sequence[str],
-) -> Run:
-    """A run of the files in the working folder.
-
-    :raises ValueError: where they are not good; likewise ``OSError`` and ``RuntimeError``.
-    """
-    from aiida_alpot.worker.md.driver import check_elements, load_grade  # which imports this module
-
-    check_commands(commands)
-    committee = load(configuration.committee, device=configuration.device, dtype=configuration.dtype)
-    check_elements(configuration, committee)
-    grade = load_grade(configuration, committee)
-    lammps = open_lammps(['-log', str(log), *arguments])
-    try:
-        check_styles(commands, lammps.has_style)
-    except RuntimeError:
-        lammps.close()
-        raise
-    return Run(lammps, commands, committee, configuration, log, grade)
 
 
 class OutOfTimeError(Exception):
@@ -223,17 +194,6 @@ def set_aside(table: Path) -> None:
         number = len(list(table.parent.glob(f'{table.stem}.*{table.suffix}')))
         with suppress(FileNotFoundError):  # another MPI rank was faster
             table.rename(table.with_name(f'{table.stem}.{number:03d}{table.suffix}'))
-
-
-def keep_mpi(run: Run) -> Callable[[], None]:
-    """Let the run close its LAMMPS, and not MPI, after whose end no other could begin.
-
-    :return: the end of MPI.
-    """
-    lammps = run._lammps
-    finalize: Callable[[], None] = lammps.finalize
-    lammps.finalize = lammps.close
-    return finalize
 
 
 def _refuse(folder: Path, message: str) -> int:
