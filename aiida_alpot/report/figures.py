@@ -419,7 +419,8 @@ def exploration(record: CampaignRecord) -> Figure:
     temperatures = sorted({trajectory.temperature for round_ in made for trajectory in round_.trajectories})
     shades = np.linspace(0.05, 0.9, len(temperatures))
     colours = {t: colormaps['viridis'](shade) for t, shade in zip(temperatures, shades, strict=True)}
-    errors = [trajectory.expected_error for round_ in made for trajectory in round_.trajectories]
+    # At the start, which is often a perfect crystal, all members may agree.
+    errors = [t.expected_error[t.time > 0] for round_ in made for t in round_.trajectories]
     limits = [value for value in (*(round_.bound for round_ in made), record.tolerance.get('forces')) if value]
     low, high = _log_limits([*errors, np.array(limits)])
     longest = max(trajectory.time[-1] for round_ in made for trajectory in round_.trajectories)

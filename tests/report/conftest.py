@@ -57,8 +57,9 @@ def made_up_trajectories(noise: float) -> tuple[Trajectory, ...]:
     rng = np.random.default_rng(1)
     made = []
     for temperature in (300.0, 600.0, 900.0):
-        time = np.arange(1, 41) * 0.02
+        time = np.arange(40) * 0.02
         error = noise * temperature / 300 * (0.5 + time) * rng.lognormal(0, 0.2, size=40)
+        error[0] = 1e-12  # a perfect crystal
         crossed = np.flatnonzero(error > 0.45)
         last = crossed[0] + 1 if len(crossed) else 40
         made.append(Trajectory(temperature, 'halted' if len(crossed) else 'completed', time[:last], error[:last]))

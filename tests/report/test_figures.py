@@ -62,6 +62,7 @@ def test_exploration_shows_how_far_trajectories_came(make_record: Callable[..., 
             error = 1000 * trajectory.expected_error
             assert any(len(y) == len(error) and np.allclose(y, error) for y in lines)
         assert any(np.allclose(y, 450) for y in lines) and any(np.allclose(y, 150) for y in lines)
+        assert axis.get_ylim()[0] > 10  # which the start, where all members agree, does not stretch
         halted = sum(trajectory.reason == 'halted' for trajectory in made.trajectories)
         assert axis.get_title('right') == f'{halted} of 3 halted'
         assert sum(line.get_marker() == 'X' for line in axis.lines) == halted
