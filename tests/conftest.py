@@ -139,16 +139,3 @@ def instantiate(aiida_profile: Any) -> Callable[..., Any]:
         return instantiate_process(get_manager().get_runner(), process, **inputs)
 
     return make
-
-
-@pytest.fixture
-def explore_plugin(entry_points: Any) -> None:
-    """The calculation and parser of alpot-explore, also where the package was installed before it had them."""
-    from aiida.plugins.entry_point import get_entry_point_names
-
-    for group, target in (
-        ('calculations', 'calculations.explore:ExploreCalculation'),
-        ('parsers', 'parsers.explore:ExploreParser'),
-    ):
-        if 'alpot.explore' not in get_entry_point_names(f'aiida.{group}'):
-            entry_points.add(f'aiida_alpot.{target}', f'aiida.{group}:alpot.explore')

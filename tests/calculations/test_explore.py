@@ -35,7 +35,6 @@ def make_job(
     make_committee: Callable,
     campaign_codes: dict[str, str],
     instantiate: Callable,
-    explore_plugin: None,
 ) -> Callable[..., Any]:
     """A job of runs."""
 

@@ -16,7 +16,7 @@ RUN = {'status': 'completed', 'message': 'all done', 'n_frames': 2, 'shards': ['
 
 
 @pytest.fixture
-def jobs(parse: Callable, make_frame: Callable, tmp_path: Path, explore_plugin: None) -> Callable[..., Any]:
+def jobs(parse: Callable, make_frame: Callable, tmp_path: Path) -> Callable[..., Any]:
     """Parse a job by the summaries of its runs, ``None`` for one without, and its own."""
 
     def run(*summaries: dict[str, Any] | None, log: str = '', frames: bool = True, **summary: Any) -> Any:

@@ -14,6 +14,7 @@ from aiida.common import AttributeDict
 
 from aiida_alpot.calculations.explore import ExploreCalculation
 from aiida_alpot.calculations.md import MDCalculation
+from aiida_alpot.campaign.environment import Environment
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.acquisition.calibration import from_dict, linear
 from aiida_alpot.worker.seeds import derive_seed
@@ -51,16 +52,9 @@ def predictions(deviation: list[float], split: str = 'validation') -> dict[str, 
 
 
 @pytest.fixture
-def explore_code(campaign_codes: dict[str, str], explore_plugin: None) -> dict[str, str]:
+def explore_code(environment: Environment, campaign_codes: dict[str, str]) -> dict[str, str]:
     """The codes of a campaign with that of alpot-explore."""
-    code = orm.InstalledCode(
-        label='alpot-explore',
-        computer=orm.load_computer('localhost'),
-        filepath_executable=str(orm.load_code(campaign_codes['md']).filepath_executable),
-        default_calc_job_plugin='alpot.explore',
-        with_mpi=False,
-    )
-    return {**campaign_codes, 'explore': code.store()}
+    return {**campaign_codes, 'explore': environment.codes['alpot-explore']}
 
 
 @pytest.fixture

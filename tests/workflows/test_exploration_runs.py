@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from ase.build import bulk
 
+from aiida_alpot.campaign.environment import Environment
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -30,18 +29,9 @@ QUIET = {'temperatures': [30.0], 'ensembles': ['nvt'], 'timestep': 2.0, 'start_o
 
 
 @pytest.fixture
-def explore(campaign_codes: dict[str, str], explore_plugin: None, tmp_path: Path) -> Callable[..., Any]:
+def explore(environment: Environment, campaign_codes: dict[str, str]) -> Callable[..., Any]:
     """Run an exploration from 32 atoms of argon."""
-    script = tmp_path / 'alpot-explore'
-    script.write_text(f'#!{sys.executable}\nfrom aiida_alpot.worker.commands import explore\nexplore()\n')
-    script.chmod(0o755)
-    code = orm.InstalledCode(
-        label='alpot-explore',
-        computer=orm.load_computer('localhost'),
-        filepath_executable=str(script),
-        default_calc_job_plugin='alpot.explore',
-        with_mpi=False,
-    ).store()
+    code = environment.codes['alpot-explore']
 
     def run(parameters: dict[str, Any] | None = None, depths: Any = (1.0, 1.1), **overrides: Any) -> Any:
         builder = ExplorationWorkChain.get_builder_from_protocol(
