@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -12,6 +11,7 @@ from aiida.common import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob
 
+from aiida_alpot.calculations.parent_folder import define_parent_folder
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 
@@ -48,15 +48,9 @@ class EvaluateCalculation(CalcJob):
         )
         spec.input('parameters', valid_type=orm.Dict, help='Tolerance, signal, calibration, gate and selector.')
         spec.input('seed', valid_type=orm.Int, help='Seed of the selection.')
-        spec.input(
-            'parent_folder',
-            valid_type=orm.RemoteData,
-            required=False,
-            validator=validate_parent_folder,
-            help='Folder of an earlier evaluation on the same computer: what the same committee said there is used.',
+        define_parent_folder(
+            spec, 'Folder of an earlier evaluation on the same computer: what the same committee said there is used.'
         )
-        inherited = spec.inputs.validator
-        spec.inputs.validator = lambda inputs, port: inherited(inputs, port) or validate_computer(inputs, port)
         spec.inputs['metadata']['options']['parser_name'].default = 'alpot.evaluate'
         spec.inputs['metadata']['options']['output_filename'].default = 'evaluate.out'
         spec.inputs['metadata']['options']['withmpi'].default = False
@@ -118,22 +112,3 @@ class EvaluateCalculation(CalcJob):
         walltime = self.options.get('max_wallclock_seconds')
         settings: dict[str, Any] = {'max_seconds': WALLTIME_SHARE * walltime} if walltime else {}
         return {**settings, 'earlier': [self.EARLIER]} if 'parent_folder' in self.inputs else settings
-
-
-def validate_parent_folder(node: orm.RemoteData | None, _: Any) -> str | None:
-    """Refuse a folder that is gone."""
-    if node is not None and node.is_cleaned:
-        return f'the folder {node.pk} was cleaned, so nothing is kept there: leave `parent_folder` out'
-    return None
-
-
-def validate_computer(inputs: Mapping[str, Any], _: Any) -> str | None:
-    """Refuse a folder on another computer than that of the job, where it could not be reached."""
-    folder, code = inputs.get('parent_folder'), inputs.get('code')
-    computer = inputs.get('metadata', {}).get('computer') or (code.computer if code is not None else None)
-    if folder is None or computer is None or folder.computer.uuid == computer.uuid:
-        return None
-    return (
-        f'`parent_folder` is on the computer `{folder.computer.label}`, but the job runs on `{computer.label}`: give a '
-        'folder there, or none'
-    )

@@ -12,7 +12,7 @@ from aiida.common import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida.engine import CalcJob
 
-from aiida_alpot.calculations.evaluate import validate_computer, validate_parent_folder
+from aiida_alpot.calculations.parent_folder import define_parent_folder
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.explorers import make_explorer
@@ -58,16 +58,10 @@ class ExploreCalculation(CalcJob):
             required=False,
             help='The output of an evaluation; bounds of the uncertainty are then expected errors.',
         )
-        spec.input(
-            'parent_folder',
-            valid_type=orm.RemoteData,
-            required=False,
-            validator=validate_parent_folder,
-            help='Folder of the same job on the same computer, which was interrupted.',
-        )
-        inherited = spec.inputs.validator
-        spec.inputs.validator = lambda inputs, port: (
-            inherited(inputs, port) or validate_computer(inputs, port) or validate_runs(inputs, port)
+        define_parent_folder(
+            spec,
+            'Folder of the same job on the same computer, which was interrupted.',
+            validate_runs,
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'alpot.explore'
         spec.inputs['metadata']['options']['output_filename'].default = 'explore.out'

@@ -11,7 +11,7 @@ from aiida.common import CalcInfo, CodeInfo
 from aiida.common.folders import Folder
 from aiida_lammps.calculations.raw import LammpsRawCalculation
 
-from aiida_alpot.calculations.evaluate import validate_computer, validate_parent_folder
+from aiida_alpot.calculations.parent_folder import define_parent_folder
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.md.lammps_input import DATA_FILE, DRIVER_FILE, SCRIPT_FILE, write_lammps_input
@@ -72,16 +72,10 @@ class MDCalculation(LammpsRawCalculation):
             required=False,
             help='Extrapolation active sets, by which the grade of frames is measured.',
         )
-        spec.input(
-            'parent_folder',
-            valid_type=orm.RemoteData,
-            required=False,
-            validator=validate_parent_folder,
-            help='Folder of a job on the same computer whose runs are gone on with from their newest restart files.',
-        )
-        inherited = spec.inputs.validator
-        spec.inputs.validator = lambda inputs, port: (
-            inherited(inputs, port) or validate_computer(inputs, port) or validate_runs(inputs, port)
+        define_parent_folder(
+            spec,
+            'Folder of a job on the same computer whose runs are gone on with from their newest restart files.',
+            validate_runs,
         )
         spec.inputs['metadata']['options']['parser_name'].default = 'alpot.md'
         spec.inputs['metadata']['options']['withmpi'].default = False

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiida_alpot.worker.acquisition.registry import find
 from aiida_alpot.worker.explorers.base import STATUSES, UNFINISHED, EndedError, Explorer, Outcome
 from aiida_alpot.worker.explorers.basin_hopping import BasinHopping
 from aiida_alpot.worker.explorers.limits import Limits
@@ -15,6 +14,7 @@ from aiida_alpot.worker.explorers.relaxation import Relaxation
 from aiida_alpot.worker.explorers.uncertainty import Uncertainty
 from aiida_alpot.worker.explorers.watch import Watch
 from aiida_alpot.worker.options import build
+from aiida_alpot.worker.registry import find
 
 GROUP = 'alpot.explorers'
 """Group of the entry points by which other packages add explorers."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from aiida_alpot.worker.acquisition.calibration import from_dict
+from aiida_alpot.worker.acquisition.calibration import FittedCalibration, GroupedCalibration, from_dict
 from aiida_alpot.worker.acquisition.signals.committee import deviations
 from aiida_alpot.worker.options import build, choice, number
 from aiida_alpot.worker.potentials import Predictions
@@ -49,7 +50,7 @@ class Uncertainty:
                 raise ValueError(
                     f'`calibration` is {self.calibration!r}, expected the object of a calibration, or null'
                 )
-            from_dict(self.calibration)
+            _ = self._fitted  # which reads it
 
     @classmethod
     def of(cls, given: object) -> Uncertainty | None:
@@ -69,9 +70,14 @@ class Uncertainty:
         :param deviation: largest force deviation, eV/A.
         :param origin: of the frames, for calibrations by origin.
         """
-        if self.calibration is None:
+        if self._fitted is None:
             return deviation
-        return float(from_dict(self.calibration).expected_error(np.array([deviation]), origin)[0])
+        return float(self._fitted.expected_error(np.array([deviation]), origin)[0])
+
+    @cached_property
+    def _fitted(self) -> FittedCalibration | GroupedCalibration | None:
+        """The calibration, which each candidate is asked of."""
+        return None if self.calibration is None else from_dict(self.calibration)
 
 
 def statements(predictions: Predictions, driving_member: int) -> np.ndarray:

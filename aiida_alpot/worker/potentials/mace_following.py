@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from aiida_alpot.worker.potentials.batches import is_out_of_memory
-from aiida_alpot.worker.potentials.following import SKIN, Follower
-from aiida_alpot.worker.potentials.neighbours import SkinList
+from aiida_alpot.worker.potentials.following import SKIN, PairFollower
 from aiida_alpot.worker.potentials.predictions import Predictions
 
 if TYPE_CHECKING:
     from aiida_alpot.worker.potentials.mace import MACECommittee
 
 
-class MACEFollower(Follower):
+class MACEFollower(PairFollower):
     """Evaluates the same atoms again and again with a neighbour list that is kept, on the device of the models.
 
     Pairs beyond the cutoff are cut at each call, so that the models get what they would get of a new list. The energy
@@ -32,17 +31,11 @@ class MACEFollower(Follower):
     """
 
     def __init__(self, committee: MACECommittee, skin: float = SKIN) -> None:
-        super().__init__(committee)
+        super().__init__(committee, skin)
         self._mace = committee
-        self._list = SkinList(committee.cutoff, skin)
         self._searches = -1
         self._numbers: np.ndarray | None = None
         self._atoms: dict[str, torch.Tensor] = {}
-
-    @property
-    def n_searches(self) -> int:
-        """How often neighbours were searched."""
-        return self._list.n_searches
 
     def evaluate(
         self,

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
-from aiida_alpot.worker.acquisition import registry
+from aiida_alpot.worker import registry
 from aiida_alpot.worker.acquisition.config import parse_config
 from aiida_alpot.worker.acquisition.conformance import check_selector, check_signal
 from aiida_alpot.worker.acquisition.selectors import RULES, SELECTORS, Pick, make_selector

@@ -12,7 +12,7 @@ import pytest
 from ase.build import bulk
 from ase.units import kB
 
-from aiida_alpot.worker.acquisition import registry
+from aiida_alpot.worker import registry
 from aiida_alpot.worker.explorers import EXPLORERS, Explorer, Limits, Outcome, make_explorer
 from aiida_alpot.worker.explorers.conformance import check_explorer
 from aiida_alpot.worker.frames.frame import Frame

@@ -6,13 +6,13 @@ from typing import Any
 
 from aiida_alpot.worker.acquisition import batch_selection
 from aiida_alpot.worker.acquisition.maxvol.configurations import maxvol_configurations
-from aiida_alpot.worker.acquisition.registry import find
 from aiida_alpot.worker.acquisition.selectors.choose import choose
 from aiida_alpot.worker.acquisition.selectors.feature_space import FeatureSpaceSelector
 from aiida_alpot.worker.acquisition.selectors.scores import Pick, Scores, Tolerance, above_tolerance
 from aiida_alpot.worker.acquisition.selectors.threshold_random import threshold_random
 from aiida_alpot.worker.acquisition.selectors.top_k import top_k
 from aiida_alpot.worker.options import boolean, build, unknown_name
+from aiida_alpot.worker.registry import find
 
 Selector = Callable[[Scores, Tolerance, int, int], list[Pick]]
 

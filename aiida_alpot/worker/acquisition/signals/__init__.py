@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from aiida_alpot.worker.acquisition.registry import find
 from aiida_alpot.worker.acquisition.signals.base import Signal
 from aiida_alpot.worker.acquisition.signals.committee import Deviations, deviations, maximum_deviations
 from aiida_alpot.worker.acquisition.signals.disagreement import MaximumDeviation, StandardDeviation
@@ -11,6 +10,7 @@ from aiida_alpot.worker.acquisition.signals.extrapolation_grade import Extrapola
 from aiida_alpot.worker.acquisition.signals.llpr import LastLayerRigidity
 from aiida_alpot.worker.acquisition.signals.residual_process import ResidualProcess
 from aiida_alpot.worker.options import build
+from aiida_alpot.worker.registry import find
 
 GROUP = 'alpot.signals'
 """Group of the entry points by which other packages add signals."""
