@@ -19,6 +19,7 @@ from aiida_alpot.worker.frames.frame import Frame
 from aiida_alpot.worker.potentials.batches import Cost
 from aiida_alpot.worker.potentials.committee import Committee
 from aiida_alpot.worker.potentials.following import Follower
+from aiida_alpot.worker.potentials.mace_contraction import speed_up
 from aiida_alpot.worker.potentials.mace_following import MACEFollower
 from aiida_alpot.worker.potentials.mace_model import check_embedding, check_model, common, memory_cost, single_head
 from aiida_alpot.worker.potentials.mace_pass import Graph, run
@@ -60,6 +61,8 @@ class MACECommittee(Committee):
         self._models = [
             model.to(device=self._device, dtype=self._dtype).eval().requires_grad_(False) for model in models
         ]
+        for model in self._models:
+            speed_up(model)
         self._heads = [single_head(getattr(model, 'heads', ['Default']), index) for index, model in enumerate(models)]
         self._head_tensors = [torch.tensor([head], device=self._device) for head in self._heads]
         self._row_of_number = np.full(119, -1, dtype=np.int64)

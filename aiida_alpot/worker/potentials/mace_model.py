@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from aiida_alpot.worker.potentials.batches import Cost
+from aiida_alpot.worker.potentials.mace_contraction import Polynomial
 
 MODEL_CLASSES = ('MACE', 'ScaleShiftMACE')
 
@@ -99,9 +100,12 @@ def _per_edge(model: torch.nn.Module) -> int:
 
 
 def _per_atom(model: torch.nn.Module) -> int:
-    """Numbers an atom keeps: the intermediate tensors of the symmetric contractions."""
+    """Numbers an atom takes: the intermediate tensors of the symmetric contractions."""
     count = 0
     for product in model.products:
+        if isinstance(product.symmetric_contractions.forward, Polynomial):
+            count += product.symmetric_contractions.forward.size
+            continue
         channels = max((mul for mul, _ in product.linear.irreps_in), default=0)
         for contraction in getattr(product.symmetric_contractions, 'contractions', ()):
             for order in range(2, contraction.correlation + 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from aiida_alpot.worker.acquisition.representations.recording import (
     LAST_LAYER_GRADIENT,
     Recording,
 )
+from aiida_alpot.worker.potentials.mace_contraction import as_mace_does
 
 Graph = dict[str, torch.Tensor]
 
@@ -83,14 +84,14 @@ def run(
     :param needs: of :mod:`~aiida_alpot.worker.acquisition.representations.recording`; derivatives of the forces take
         another backward pass, through the first.
     """
-    with _tapped(model, needs) as taps:
+    twice = FORCE_DERIVATIVES in needs
+    with _tapped(model, needs) as taps, as_mace_does() if twice else nullcontext():
         # The model differentiates by itself, but not by the embedding: here it only gives the energy.
         data = _with_head(graph, head)
         out = model(data, compute_force=False, compute_displacement=True)
     variables = [graph['positions'], out['displacement']]
     if taps.embedding is not None:
         variables.append(taps.embedding)
-    twice = FORCE_DERIVATIVES in needs
     keep = LAST_LAYER_GRADIENT in needs
     gradients = _gradients(out['energy'].sum(), variables, create_graph=twice, retain_graph=twice or keep)
     forces = -gradients[0]
