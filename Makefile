@@ -1,7 +1,7 @@
 # What a person does with this folder. `make` alone lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types docs bench clean constraints
+.PHONY: help setup demo test test-gpu lint types docs bench clean constraints
 
 BIN := $(CURDIR)/.venv/bin
 # The console programs of the environment are found by name; nothing from another environment leaks in.
@@ -22,6 +22,10 @@ demo: setup  ## run the silicon campaign with real codes
 
 test: setup  ## run the tests
 	@pytest
+
+test-gpu: setup  ## compare a GPU with the CPU, and measure a committee on it (data: DATA=file.extxyz)
+	@pytest -rs tests/gpu
+	@python benchmarks/training.py $(if $(DATA),--data $(DATA))
 
 lint: setup  ## check format and lint
 	@ruff format --check

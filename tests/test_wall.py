@@ -95,7 +95,9 @@ for name in names:
     assert 'aiida' not in modules_loaded_by(code, tmp_path)
 
 
-@pytest.mark.parametrize('package', ['frames', 'generators', 'acquisition', 'potentials', 'md', 'explorers'])
+@pytest.mark.parametrize(
+    'package', ['frames', 'generators', 'acquisition', 'potentials', 'md', 'explorers', 'training']
+)
 def test_worker_package_is_cheap_to_import(package: str, tmp_path: Path) -> None:
     """The packages of the worker load their heavy libraries only when these are used."""
     assert modules_loaded_by(f'import aiida_alpot.worker.{package}', tmp_path) == []

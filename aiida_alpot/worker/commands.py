@@ -28,3 +28,10 @@ def explore() -> None:
     from aiida_alpot.worker.explorers.program import main
 
     sys.exit(main(sys.argv[1:]))
+
+
+def train() -> None:
+    """``alpot-train TRAIN.json``: train the members of a committee side by side."""
+    from aiida_alpot.worker.training.program import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -75,14 +79,20 @@ class MetatomicCommittee(Committee):
 
         **Trust**: such a file is a program. Load only files you trust.
 
-        :raises ValueError: for a file that holds no such model.
+        :raises ValueError: for a file that holds no such model, or one that needs what is not installed.
         """
         check_device(device)
         models = []
         for path in paths:
+            missing = import_extensions(path)
             try:
                 models.append(load_atomistic_model(str(path)))
             except (RuntimeError, ValueError) as error:
+                if missing:
+                    raise ValueError(
+                        f'{path} computes with {", ".join(missing)}, which is not installed here: install it, e.g. by '
+                        '`pip install "metatrain[soap-bpnn]"` for a SOAP-BPNN'
+                    ) from error
                 raise ValueError(
                     f'{path} is no metatomic model ({str(error).strip().splitlines()[0]}): give the .pt file that '
                     '"mtt export" writes'
@@ -227,6 +237,38 @@ class _Member:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, dtype=self._dtype, device=self._device)
+
+
+def import_extensions(path: Path) -> list[str]:
+    """Import the packages of which a model uses operations: TorchScript knows them once they are imported.
+
+    :return: those that cannot be imported.
+    """
+    missing = []
+    for extension in _extensions(path):
+        # E.g. sphericart/torch/torch-2.13/lib/libsphericart_torch.so is of the package sphericart.torch.
+        names = PurePosixPath(extension['path']).parts[:-1]
+        while names and not all(name.isidentifier() for name in names):
+            names = names[:-1]
+        while names:
+            with suppress(ImportError):
+                import_module('.'.join(names))
+                break
+            names = names[:-1]
+        else:
+            missing.append(str(extension['name']))
+    return missing
+
+
+def _extensions(path: Path) -> list[dict[str, str]]:
+    """What a model says that it needs, as metatomic writes it; nothing for what is no model."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [name for name in archive.namelist() if name.endswith('/extra/extensions')]
+            listed: list[dict[str, str]] = json.loads(archive.read(found[0])) if found else []
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
+    return [extension for extension in listed if extension.get('path')]
 
 
 def _is_forward(shifts: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Metatomic models: a small Lennard-Jones one is exported and compared with ASE's."""
 
+import json
+import sys
+import zipfile
 from typing import Dict, List, Optional  # noqa: UP035 -- TorchScript reads these
 
 import numpy as np
@@ -23,6 +26,8 @@ from metatomic.torch import (  # noqa: E402
     NeighborListOptions,
     System,
 )
+
+from aiida_alpot.worker.potentials.metatomic import import_extensions  # noqa: E402
 
 SIGMA, CUTOFF = 3.4, 7.0
 FEATURES = 'mtt::aux::energy_last_layer_features'
@@ -204,3 +209,26 @@ def test_a_structure_that_moves_is_as_a_frame(files, index):
             cell @ strain,
         )
     assert follower.n_searches <= 3
+
+
+def test_what_a_model_computes_with_is_named_where_it_is_not_installed(tmp_path):
+    path = tmp_path / 'model.pt'
+    wanted = [{'name': 'nowhere_torch', 'path': 'nowhere/torch/torch-2.9/lib/libnowhere_torch.so'}]
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('model/extra/extensions', json.dumps(wanted))
+    with pytest.raises(ValueError, match='computes with nowhere_torch, which is not installed here'):
+        load_committee([path])
+
+
+def test_what_a_model_computes_with_is_imported(tmp_path, monkeypatch):
+    """From the path of its library: `one/deep/torch-2.9/lib/libone.so` is of the package `one.deep`."""
+    for name in ('one', 'one/deep'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').write_text('')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / 'model.pt'
+    with zipfile.ZipFile(path, 'w') as archive:
+        wanted = [{'name': 'one', 'path': 'one/deep/torch-2.9/lib/libone.so'}]
+        archive.writestr('model/extra/extensions', json.dumps(wanted))
+    assert import_extensions(path) == []
+    assert 'one.deep' in sys.modules
