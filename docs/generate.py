@@ -18,6 +18,7 @@ import yaml
 from aiida.engine import CalcJob, Process
 
 from aiida_alpot.cli.data import data
+from aiida_alpot.cli.models import committee, potential
 from aiida_alpot.cli.main import main
 from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS
 from aiida_alpot.worker.acquisition.config import Choice, EvaluationConfig
@@ -41,7 +42,7 @@ GROUPS = {
     'aiida.cmdline.data': 'Commands of verdi',
     'console_scripts': 'Programs',
 }
-DATA_COMMAND = 'verdi data alpot.pes'
+DATA_COMMANDS = {f'verdi data {group.name}': group for group in (data, potential, committee)}
 NOT_SHOWN = ('metadata', 'monitors', 'remote_folder')
 """Inputs that every process of AiiDA has."""
 
@@ -83,9 +84,10 @@ def write_all(directory: Path) -> None:
 
 
 def cli_page() -> str:
-    """The help of every command of ``aiida-alpot`` and of ``verdi data alpot.pes``."""
-    sections = ['# Command line\n', *_command_sections(main, 'aiida-alpot'), *_command_sections(data, DATA_COMMAND)]
-    return '\n'.join(sections)
+    """The help of every command of ``aiida-alpot`` and of those that we add to ``verdi data``."""
+    groups = {'aiida-alpot': main, **DATA_COMMANDS}
+    sections = [section for name, group in groups.items() for section in _command_sections(group, name)]
+    return '\n'.join(['# Command line\n', *sections])
 
 
 def _command_sections(group: click.Group, name: str) -> Iterator[str]:

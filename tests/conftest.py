@@ -108,7 +108,7 @@ def environment(aiida_profile: Any) -> Environment:
 @pytest.fixture
 def campaign_codes(environment: Environment) -> dict[str, str]:
     """Labels of the codes, by the names that a campaign gives them."""
-    names = {'pw': 'pw', 'mace_train': 'mace_run_train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
+    names = {'pw': 'pw', 'train': 'alpot-train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
     return {name: environment.codes[label] for name, label in names.items()}
 
 
@@ -118,10 +118,10 @@ def make_committee(aiida_profile: Any) -> Callable[..., CommitteeData]:
     from aiida_alpot.data.committee import CommitteeData
     from aiida_alpot.data.potential import PotentialData
 
-    def make(n_members: int = 2, elements: tuple[str, ...] = ('Si',)) -> CommitteeData:
+    def make(n_members: int = 2, elements: tuple[str, ...] = ('Si',), **known: Any) -> CommitteeData:
         fields: dict[str, Any] = {'trainer': 'mace', 'elements': elements, 'cutoff': 5.0, 'dtype': 'float64'}
         potentials = [
-            PotentialData(io.BytesIO(b'weights %d' % seed), f'{seed}.model', seed=seed, **fields)
+            PotentialData(io.BytesIO(b'weights %d' % seed), f'{seed}.model', seed=seed, **(fields | known))
             for seed in range(n_members)
         ]
         return CommitteeData.from_potentials(potentials)

@@ -1,6 +1,6 @@
 """A whole campaign with real codes, as small as it can be, and what it must leave behind.
 
-The campaign runs once, in the test profile, when the first test asks for it: real pw.x, mace_run_train, LAMMPS and
+The campaign runs once, in the test profile, when the first test asks for it: real pw.x, alpot-train, LAMMPS and
 alpot-evaluate, two rounds, about two minutes on two cores.
 """
 
@@ -26,7 +26,7 @@ from aiida_alpot.campaign.environment import (
     find_pseudopotentials,
     populate_profile,
 )
-from aiida_alpot.campaign.export import export_campaign
+from aiida_alpot.campaign.export import export_campaign, export_potential, largest_frame
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -34,7 +34,7 @@ from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
 CODES = {
     'pw': 'pw@localhost',
-    'mace_train': 'mace_run_train@localhost',
+    'train': 'alpot-train@localhost',
     'md': 'alpot-md@localhost',
     'evaluate': 'alpot-evaluate@localhost',
 }
@@ -54,7 +54,14 @@ OVERRIDES: dict[str, Any] = {
         }
     },
     'labelling': {'pseudo_family': 'Debian/PBE', 'kpoints_distance': 1.2, 'conv_thr_per_atom': 1e-7},
-    'training': {'n_members': 2, 'parameters': {'num_channels': 8, 'max_num_epochs': 20, 'num_interactions': 1}},
+    'training': {
+        'n_members': 2,
+        'epochs': 16,
+        'parameters': {
+            'mace': {'num_channels': 8, 'num_interactions': 1},
+            'metatrain': {'model': {'soap': {'max_angular': 2, 'max_radial': 2}}},
+        },
+    },
     'exploration': {
         'temperatures': [300.0],
         'n_replicas': 2,
@@ -127,7 +134,8 @@ def test_it_ends_and_says_why(campaign: orm.WorkChainNode) -> None:
 def test_every_round_is_attached(campaign: orm.WorkChainNode) -> None:
     for key in ('round_1', 'round_2'):
         made = campaign.outputs.rounds[key]
-        assert {'dataset', 'committee', 'exploration', 'pool', 'calibration', 'metrics', 'selection'} <= set(made)
+        assert {'dataset', 'training', 'committee', 'exploration', 'pool', 'calibration', 'metrics'} <= set(made)
+        assert 'selection' in made and made['committee'].data_hash == made['dataset'].content_hash
         assert 'predictions' in made
         assert made['committee'].n_members == 2
     # No label is bought that no training would use.
@@ -176,14 +184,18 @@ def test_no_training_saw_the_test_set(campaign: orm.WorkChainNode) -> None:
         )
         if split == 'test'
     }
-    trainings = [node for node in campaign.called_descendants if 'MaceTrain' in (node.process_label or '')]
-    assert len(trainings) == 4
+    trainings = [node for node in campaign.called_descendants if node.process_label == 'TrainCalculation']
+    assert len(trainings) == 2
     for training in trainings:
         dataset = training.inputs.dataset
         trained = dataset.column('lineage')[np.isin(dataset.column('split'), ('train', 'validation'))]
         assert not test_lineages & set(trained.tolist())
         # The trainer itself said what was in its loss: peer defect 12.
-        assert set(training.outputs.results['loss']['weights']) == {'energy', 'forces', 'stress'}
+        members = training.outputs.results['members']
+        assert all(set(of['loss']['weights']) == {'energy', 'forces', 'stress'} for of in members.values())
+        assert sorted(members) == ['0', '1']
+        for of in members.values():
+            assert {'train', 'validation'} == set(of['errors'])
 
 
 def test_everything_has_a_creator_and_leads_back(campaign: orm.WorkChainNode) -> None:
@@ -236,10 +248,23 @@ def test_what_it_leaves_for_people(campaign: orm.WorkChainNode, tmp_path: Path) 
     assert (tmp_path / 'out' / 'report.html').stat().st_size > 50_000
     assert len(list((tmp_path / 'out' / 'figures').glob('*.png'))) >= 3
     potential = tmp_path / 'out' / 'potential'
-    script = potential / 'in.lammps'
+    run_exported(potential / 'in.lammps')
+    card = (potential / 'MODEL_CARD.md').read_text()
+    for text in (
+        'MACE',
+        '| train | rattle |',
+        '| test | all |',
+        'Force deviations are calibrated',
+        '"num_channels": 8',
+    ):
+        assert text in card, card
+
+
+def run_exported(script: Path) -> None:
+    """Run the LAMMPS script of an exported potential for a few steps."""
     script.write_text(script.read_text().replace('run 1000', 'run 5'))
     driver = Path(sys.executable).with_name('alpot-md')
-    done = subprocess.run([driver, '-in', script.name], cwd=potential, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([driver, '-in', script.name], cwd=script.parent, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -259,17 +284,41 @@ def test_a_labelled_set_is_reused_and_nothing_selected_is_an_end(campaign: orm.W
     assert [p for p in node.called_descendants if p.process_label == 'PwCalculation'] == []
 
 
+def test_the_other_trainer(campaign: orm.WorkChainNode, tmp_path: Path) -> None:
+    """The same input but for one word: a committee of metatrain from the data set of the first, one round."""
+    overrides = {
+        **OVERRIDES,
+        'max_rounds': 1,
+        'training': {**OVERRIDES['training'], 'trainer': 'metatrain'},
+        'evaluation': {'tolerance': {'forces': 1000.0}, 'max_select': 2},
+    }
+    builder = ActiveLearningWorkChain.get_builder_from_protocol(
+        None, CODES, dataset=campaign.outputs.dataset, protocol='fast', overrides=overrides
+    )
+    node = run_get_node(builder)[1]
+    assert node.exit_status == 0, node.exit_message
+    committee = node.outputs.committee
+    assert (committee.trainer, committee.n_members, committee.elements) == ('metatrain', 2, ['Si'])
+    assert committee.architecture == 'soap_bpnn' and committee.data_hash == campaign.outputs.dataset.content_hash
+    # A warm start needs no more than the committee.
+    assert [Path(source).suffix for _, source, _ in committee.start_list('start')] == ['.ckpt', '.ckpt']
+    metrics = node.outputs.rounds.round_1.metrics.get_dict()
+    assert metrics['test']['forces']['n'] > 0 and node.outputs.rounds.round_1.pool.n_frames > 0
+    script = export_potential(committee, tmp_path / 'potential', largest_frame(node.outputs.dataset))
+    run_exported(script)
+
+
 def test_a_failed_campaign_keeps_its_labels(campaign: orm.WorkChainNode) -> None:
     """With a training program that always fails, the exit code says so, and the labels are an output all the same."""
     broken = orm.InstalledCode(
         label='broken',
         computer=orm.load_computer('localhost'),
         filepath_executable='/bin/false',
-        default_calc_job_plugin='alpot.mace_train',
+        default_calc_job_plugin='alpot.train',
         with_mpi=False,
     ).store()
     builder = ActiveLearningWorkChain.get_builder_from_protocol(
-        None, {**CODES, 'mace_train': broken}, dataset=campaign.outputs.dataset, protocol='fast', overrides=OVERRIDES
+        None, {**CODES, 'train': broken}, dataset=campaign.outputs.dataset, protocol='fast', overrides=OVERRIDES
     )
     node = run_get_node(builder)[1]
     assert node.exit_status == 403

@@ -40,8 +40,23 @@ def upgrade_dataset(dataset: PESData) -> PESData:
 
 @calcfunction
 def assemble_committee(**potentials: PotentialData) -> CommitteeData:
-    """Committee of potentials, ordered by key."""
-    return CommitteeData.from_potentials([potentials[key] for key in sorted(potentials)])
+    """Committee of potentials, ordered by the number at the end of their key."""
+    keys = sorted(potentials, key=lambda key: int(key.rpartition('_')[2]))
+    return CommitteeData.from_potentials([potentials[key] for key in keys])
+
+
+@calcfunction
+def merge_training_results(**results: orm.Dict) -> orm.Dict:
+    """What several jobs tell of the training of one committee, those that come later, by number, counting.
+
+    The errors of the committee as a whole are those of no single job, and are left out.
+    """
+    parts = [results[key].get_dict() for key in sorted(results, key=lambda key: int(key.rpartition('_')[2]))]
+    merged = {key: value for part in parts for key, value in part.items() if key != 'committee'}
+    merged['members'] = {key: of for part in parts for key, of in part['members'].items()}
+    merged['warnings'] = list(dict.fromkeys(sentence for part in parts for sentence in part['warnings']))
+    merged['seconds'] = sum(part.get('seconds') or 0.0 for part in parts)
+    return orm.Dict(merged)
 
 
 @calcfunction

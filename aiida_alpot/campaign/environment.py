@@ -30,7 +30,7 @@ PSEUDOPOTENTIALS = Path(__file__).with_name('pseudopotentials.yaml')
 #: Label of each code, with the calculation that it runs and the program that it is.
 CODES: Mapping[str, tuple[str, str]] = {
     'pw': ('quantumespresso.pw', 'pw.x'),
-    'mace_run_train': ('alpot.mace_train', 'mace_run_train'),
+    'alpot-train': ('alpot.train', 'alpot-train'),
     'alpot-md': ('alpot.md', 'alpot-md'),
     'alpot-evaluate': ('alpot.evaluate', 'alpot-evaluate'),
     'alpot-explore': ('alpot.explore', 'alpot-explore'),

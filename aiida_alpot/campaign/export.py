@@ -9,6 +9,7 @@ from typing import Any
 
 from aiida.orm import WorkChainNode
 
+from aiida_alpot.campaign import model_card
 from aiida_alpot.data.committee import CommitteeData
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.worker.frames import Frame, write_extxyz
@@ -44,7 +45,7 @@ def export_campaign(node: WorkChainNode, folder: Path) -> str:
 
 
 def export_potential(committee: CommitteeData, folder: Path, frame: Frame | None = None) -> Path:
-    """Write a committee as a folder that ``alpot-md`` runs, without AiiDA.
+    """Write a committee as a folder that ``alpot-md`` runs, without AiiDA, with its model card.
 
     :param folder: made if it does not exist; an earlier export there is replaced, anything else is refused.
     :param frame: start structure of the run that the folder describes.
@@ -53,7 +54,9 @@ def export_potential(committee: CommitteeData, folder: Path, frame: Frame | None
     if (folder / DRIVER_FILE).is_file():
         shutil.rmtree(folder)  # an earlier export
     with tempfile.TemporaryDirectory() as scratch:
-        return export_lammps(folder, committee.export(scratch), committee.elements, frame=frame)
+        script = export_lammps(folder, committee.export(scratch), committee.elements, frame=frame)
+    (folder / model_card.FILE).write_text(model_card.model_card(committee))
+    return script
 
 
 def largest_frame(dataset: PESData) -> Frame:

@@ -14,6 +14,9 @@ from aiida_alpot.workflows.protocols import load_yaml
 OWN_KEYS = ('structures', 'codes', 'protocol', 'options')
 """Keys of a campaign file beside those of the protocol of ``ActiveLearningWorkChain``, which it can all override."""
 
+FILES_OF_TRAINING = ('foundation', 'replay')
+"""Options of the training that can name a file, relative to the campaign file."""
+
 
 def read_campaign(path: pathlib.Path | str) -> dict[str, Any]:
     """Content of a campaign file, structure files read.
@@ -31,7 +34,16 @@ def read_campaign(path: pathlib.Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f'{path} must hold a mapping with at least `structures` and `codes`.')
     content['structures'] = _read_structures(path.parent, content.get('structures'))
+    _find_files(path.parent, content.get('training'))
     return content
+
+
+def _find_files(folder: pathlib.Path, training: Any) -> None:
+    """Make the paths of files that a training starts from those from here; what is no file there stays."""
+    for name in FILES_OF_TRAINING:
+        given = training.get(name) if isinstance(training, dict) else None
+        if isinstance(given, str) and (folder / given).is_file():
+            training[name] = str(folder / given)
 
 
 def _read_structures(folder: pathlib.Path, names: Any) -> dict[str, Any]:
@@ -82,7 +94,7 @@ def campaign_builder(content: Mapping[str, Any]) -> Any:
             raise ValueError(unknown_name(key, known, 'key'))
     codes = content.get('codes')
     if not isinstance(codes, Mapping):
-        raise ValueError('`codes`: missing; name the codes `pw`, `mace_train`, `md` and `evaluate`.')
+        raise ValueError('`codes`: missing; name the codes `pw`, `train`, `md` and `evaluate`.')
     options = content.get('options') or {}
     if not isinstance(options, Mapping) or not all(isinstance(values, Mapping) for values in options.values()):
         raise ValueError('`options`: expected options of the jobs by stage, e.g. `labelling: {account: mine}`.')

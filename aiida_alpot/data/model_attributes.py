@@ -10,6 +10,17 @@ from aiida.common.exceptions import ValidationError
 from ase.data import atomic_numbers
 
 DTYPES = ('float32', 'float64')
+OF_TRAINING = (
+    'trainer_version',
+    'architecture',
+    'hyper_parameters',
+    'data_hash',
+    'level_of_theory',
+    'reference_energies',
+)
+"""What may be known of a training that the members of a committee have in common."""
+OF_MEMBER = ('started_from', 'epoch', 'loss')
+"""What may be known of one model."""
 
 
 def sorted_elements(elements: Sequence[str]) -> list[str]:
@@ -41,11 +52,11 @@ def check_model_attributes(attributes: dict[str, Any]) -> None:
 
 
 def check_seed(seed: Any) -> None:
-    """Check the seed of a training.
+    """Check the seed of a training; ``None`` where it is not known, as of a model that was brought in.
 
     :raises ValidationError: where it is no whole number from 0 upwards.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
         raise ValidationError(f'`seed` must be a whole number from 0 upwards, found {seed!r}')
 
 
@@ -73,3 +84,33 @@ class ModelAttributes:
     def dtype(self) -> str:
         """Floating-point type of the weights."""
         return self.base.attributes.get('dtype')
+
+    @property
+    def trainer_version(self) -> str | None:
+        """Version of what trained the model, where it is known."""
+        return self.base.attributes.get('trainer_version', None)
+
+    @property
+    def architecture(self) -> str | None:
+        """Kind of model, as the trainer names it, where it is known."""
+        return self.base.attributes.get('architecture', None)
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """All options of the training, by the names that the trainer gives them; empty where they are not known."""
+        return self.base.attributes.get('hyper_parameters', {})
+
+    @property
+    def data_hash(self) -> str | None:
+        """``content_hash`` of the data set that was trained on, where it is known."""
+        return self.base.attributes.get('data_hash', None)
+
+    @property
+    def level_of_theory(self) -> list[str]:
+        """Bases of the levels of theory of the labels that were trained on; empty where they are not known."""
+        return self.base.attributes.get('level_of_theory', [])
+
+    @property
+    def reference_energies(self) -> dict[str, float]:
+        """Energy of the isolated atom of each element, or what stood in for it, eV; empty where it is not known."""
+        return self.base.attributes.get('reference_energies', {})

@@ -12,8 +12,7 @@ from aiida.parsers import Parser
 
 from aiida_alpot.calculations.evaluate import EvaluateCalculation
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.parsers.mace_train import last_words
-from aiida_alpot.parsers.md import TRUNCATED, array_data
+from aiida_alpot.parsers.retrieved import TRUNCATED, array_data, last_words
 
 REASONS = {'walltime': 'by itself, ahead of the walltime', 'signal': 'by a signal'}
 """What the program writes down when it stops, and what that means."""

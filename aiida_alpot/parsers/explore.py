@@ -14,8 +14,8 @@ from aiida.parsers import Parser
 from aiida_alpot.calculations.explore import ExploreCalculation
 from aiida_alpot.calculations.md import folder_name
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.parsers.mace_train import last_words
-from aiida_alpot.parsers.md import KILLED, NOT_STARTED, TRUNCATED, readable_shards
+from aiida_alpot.parsers.md import KILLED, NOT_STARTED, readable_shards
+from aiida_alpot.parsers.retrieved import TRUNCATED, last_words
 
 PROGRAM = 'alpot-explore: '
 LEFT_OUT = ('shards', 'fingerprint', 'settings')

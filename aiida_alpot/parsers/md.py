@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,13 +15,10 @@ from aiida.parsers import Parser
 
 from aiida_alpot.calculations.md import MDCalculation, folder_name
 from aiida_alpot.data.pes import PESData
-from aiida_alpot.parsers.mace_train import last_words
+from aiida_alpot.parsers.retrieved import TRUNCATED, last_words
 from aiida_alpot.worker.frames import FrameStore
 from aiida_alpot.worker.frames.shard import check_shard_name
 from aiida_alpot.worker.md.trajectory import COLUMNS, read_watch
-
-TRUNCATED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
-"""What reading a file raises that is not there, or was cut short when its job was killed."""
 
 KILLED, NOT_STARTED, BAD_INPUT = 'killed', 'not_started', 'bad_input'
 UNFINISHED = (KILLED, 'terminated', 'walltime', NOT_STARTED)
@@ -167,13 +163,4 @@ def deviations(tables: Sequence[Sequence[Mapping[str, np.ndarray]]]) -> orm.Arra
         column = np.concatenate([table[name] for _, table in rows])
         node.set_array(name, column.astype('S64') if name == 'kept' else column)
     node.set_array('run', np.repeat([index for index, _ in rows], [len(table['step']) for _, table in rows]))
-    return node
-
-
-def array_data(path: pathlib.Path) -> orm.ArrayData:
-    """``ArrayData`` of the arrays of an ``.npz`` file."""
-    node = orm.ArrayData()
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in sorted(arrays.files):
-            node.set_array(name, arrays[name])
     return node

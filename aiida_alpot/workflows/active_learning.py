@@ -17,14 +17,17 @@ from aiida_alpot.workflows.augmentation import DatasetAugmentationWorkChain
 from aiida_alpot.workflows.campaign_checks import (
     CODES,
     EXPLORE_CODE,
+    OF_CAMPAIGN,
     check_augmentation,
     check_dataset,
     check_exploration,
     check_names,
     check_numbers,
     check_periodic,
+    check_training,
     validate_start,
     validate_targets,
+    validate_warm_start,
 )
 from aiida_alpot.workflows.evaluation import EvaluationWorkChain
 from aiida_alpot.workflows.exploration import ExplorationWorkChain
@@ -104,7 +107,15 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             namespace_options={'required': False, 'populate_defaults': False},
         )
         spec.expose_inputs(AbInitioLabellingWorkChain, namespace='labelling', exclude=('frames',))
-        spec.expose_inputs(TrainingWorkChain, namespace='training', exclude=('dataset', 'seed'))
+        spec.expose_inputs(TrainingWorkChain, namespace='training', exclude=('dataset', 'seed', 'start'))
+        spec.input(
+            'warm_start',
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({'enabled': False, 'reset_every': None}),
+            validator=validate_warm_start,
+            help='`enabled`: go on with the members of the round before; `reset_every`: but each so many rounds start '
+            'all from scratch.',
+        )
         spec.expose_inputs(
             ExplorationWorkChain,
             namespace='exploration',
@@ -169,7 +180,7 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         """Builder with the inputs of a protocol.
 
         :param structures: one or several ``StructureData`` or ASE ``Atoms`` to start from.
-        :param codes: codes or their labels, by ``pw``, ``mace_train``, ``md``, ``evaluate``, and ``explore`` where
+        :param codes: codes or their labels, by ``pw``, ``train``, ``md``, ``evaluate``, and ``explore`` where
             ``exploration.explorers`` are asked for.
         :param dataset: labelled frames to start from, in place of augmentation.
         :param overrides: values that replace those of the protocol, stage by stage.
@@ -211,15 +222,18 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
             for code, stage in CODES.items()
         }
         check_exploration(stages['exploration'], elements)
+        check_training(stages['training'], elements)
         if dataset is None:
             check_periodic(builder.structures, stages['exploration'].conditions['ensembles'])
             check_augmentation(builder.structures, augmentation.parameters, inputs['seed'], stages['exploration'])
         else:
-            check_dataset(dataset, stages['labelling'], stages['exploration'])
+            check_dataset(dataset, stages['labelling'], stages['exploration'], stages['training'])
         for stage, stage_builder in stages.items():
             builder[stage] = _values(stage_builder)
         for name, kind in NUMBERS.items():
             builder[name] = kind(inputs[name])
+        warm_start = TrainingWorkChain.get_protocol_inputs(protocol, inputs['training'])['warm_start']
+        builder.warm_start = orm.Dict({name: warm_start[name] for name in OF_CAMPAIGN})
         return builder
 
     # The state: identifiers of nodes, and numbers.
@@ -325,13 +339,29 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         self.report(f'round {self.ctx.round}: {self.dataset.n_labelled} labelled frames')
         self._record('dataset', self.dataset)
         seed = self._seed('training', self.ctx.round)
-        return self._submit('training', f'training_{self.ctx.round}', dataset=self.dataset, seed=seed)
+        inputs = {'dataset': self.dataset, 'seed': seed, **self._earlier_committee()}
+        return self._submit('training', f'training_{self.ctx.round}', **inputs)
+
+    def _earlier_committee(self) -> dict[str, CommitteeData]:
+        """The committee that the training of this round goes on with, where it is to."""
+        made = self.ctx.round_pks.get(f'round_{self.ctx.round - 1}', {})
+        if 'committee' not in made or not goes_on_with(self.ctx.round, **self.inputs.warm_start.get_dict()):
+            return {}
+        start = orm.load_node(made['committee'])
+        unknown = sorted(set(self.dataset.elements) - set(start.elements))
+        if unknown:
+            self.report(f'the earlier committee does not know {", ".join(unknown)}: all starts from scratch')
+            return {}
+        return {'start': start}
 
     def keep_committee(self) -> ExitCode | None:
-        """Attach the committee."""
+        """Attach the committee, and what is told of its training."""
+        outputs = self.ctx.child.outputs
+        if 'results' in outputs:
+            self._record('training', outputs.results)
         exit_code = self._failed()
         if exit_code is None:
-            self._record('committee', self.ctx.child.outputs.committee)
+            self._record('committee', outputs.committee)
         return exit_code
 
     def needs_calibration(self) -> bool:
@@ -474,6 +504,16 @@ class ActiveLearningWorkChain(ProtocolMixin, WorkChain):
         self.out('committee', self.committee)
         self.out('calibration', nodes[self._key]['calibration'])
         self.report(f'campaign ended by {self.ctx.ended_by} after {self.ctx.round} rounds')
+
+
+def goes_on_with(round_number: int, *, enabled: bool, reset_every: int | None) -> bool:
+    """Whether the members of a round go on from those of the round before.
+
+    :param round_number: from 1.
+    :param reset_every: each so many rounds all starts from scratch, as in the first.
+    """
+    reset = round_number == 1 or (reset_every is not None and (round_number - 1) % reset_every == 0)
+    return enabled and not reset
 
 
 def end_of_campaign(

@@ -9,11 +9,11 @@ import numpy as np
 from aiida import orm
 
 from aiida_alpot.calculations.augment import run_plan
-from aiida_alpot.calculations.mace_train import validate_dataset
+from aiida_alpot.calculations.train import misfit, requested_settings, validate_dataset
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.structures import structure_to_frame
 from aiida_alpot.worker.frames import Frame, check_one_level
-from aiida_alpot.worker.options import integer, number, unknown_name
+from aiida_alpot.worker.options import boolean, integer, number, unknown_name
 from aiida_alpot.worker.seeds import derive_seed
 from aiida_alpot.workflows.exploration_settings import (
     Bounds,
@@ -26,10 +26,12 @@ from aiida_alpot.workflows.exploration_settings import (
 )
 from aiida_alpot.workflows.labelling import level_of_inputs
 
-CODES = {'pw': 'labelling', 'mace_train': 'training', 'md': 'exploration', 'evaluate': 'evaluation'}
+CODES = {'pw': 'labelling', 'train': 'training', 'md': 'exploration', 'evaluate': 'evaluation'}
 """The stage that each code of a campaign runs."""
 EXPLORE_CODE = 'explore'
 """Code that only a campaign with explorers needs."""
+OF_CAMPAIGN = ('enabled', 'reset_every')
+"""What of ``training.warm_start`` a campaign decides, which has earlier committees."""
 TARGETS = ('energy', 'forces', 'stress')
 CHECKED_FRAMES = 1000
 """So many frames that trajectories could start from are looked at before a campaign begins."""
@@ -51,7 +53,7 @@ def check_names(codes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
             raise ValueError(f'`options.{stage}`: {unknown_name(stage, list(CODES.values()), "stage with jobs")}')
 
 
-def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
+def check_dataset(dataset: PESData, labelling: Any, exploration: Any, training: Any) -> None:
     """Refuse a data set that a campaign with these stages cannot go on from.
 
     :raises ValueError: for labels of another level of theory, no frames to train on, no frame to start from.
@@ -70,7 +72,7 @@ def check_dataset(dataset: PESData, labelling: Any, exploration: Any) -> None:
             f'`dataset`: its labels are of level of theory {found}, and this campaign would add labels of level '
             f'{level}; {remedy} ({exception}).'
         ) from exception
-    problem = validate_dataset(dataset, None)
+    problem = validate_dataset(dataset, requested_settings(training.train.parameters).properties)
     if problem:
         raise ValueError(f'`dataset`: {problem}.')
     starts = exploration.starts.get_dict()
@@ -128,6 +130,19 @@ def check_exploration(exploration: Any, elements: Iterable[str]) -> None:
                 f'`exploration.explorers.{index}`: `{of["explorer"]}` brings in {", ".join(unknown)}, and the '
                 f'committee is trained on {", ".join(sorted(elements))} only.'
             )
+
+
+def check_training(training: Any, elements: Iterable[str]) -> None:
+    """Refuse a foundation model that does not know the elements of a campaign.
+
+    :raises ValueError: naming those that it lacks.
+    """
+    if 'foundation' not in training:
+        return
+    settings = requested_settings(training.train.parameters)
+    problem = misfit(training.foundation, settings, elements)
+    if problem:
+        raise ValueError(f'`training.foundation`: {problem}.')
 
 
 def check_augmentation(
@@ -197,6 +212,28 @@ def check_targets(targets: Mapping[str, Any]) -> str | None:
             return f'unknown property `{name}`: choose from {", ".join(TARGETS)}.'
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             return f'the target of {name} must be a number above zero, found {value!r}.'
+    return None
+
+
+def check_warm_start(values: Mapping[str, Any]) -> None:
+    """Check when the members of a round go on from those of the round before.
+
+    :raises ValueError: naming the option.
+    """
+    boolean('warm_start.enabled', values['enabled'])
+    if values['reset_every'] is not None:
+        integer('warm_start.reset_every', values['reset_every'], 1)
+
+
+def validate_warm_start(node: orm.Dict, _: Any) -> str | None:
+    """Validator of when a training goes on from an earlier one."""
+    values = node.get_dict()
+    if set(values) != set(OF_CAMPAIGN):
+        return f'expected {" and ".join(OF_CAMPAIGN)}, found {values}'
+    try:
+        check_warm_start(values)
+    except ValueError as exception:
+        return str(exception)
     return None
 
 

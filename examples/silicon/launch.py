@@ -5,7 +5,7 @@ from ase.build import bulk
 
 from aiida_alpot.workflows.active_learning import ActiveLearningWorkChain
 
-programs = {'pw': 'pw', 'mace_train': 'mace_run_train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
+programs = {'pw': 'pw', 'train': 'alpot-train', 'md': 'alpot-md', 'evaluate': 'alpot-evaluate'}
 generators = {'supercell': {'repeats': [[1, 1, 1], [2, 1, 1], [2, 2, 2]]}, 'vacancy': {'n_sources': 1}}
 parameters = {'ELECTRONS': {'mixing_beta': 0.7}}
 builder = ActiveLearningWorkChain.get_builder_from_protocol(

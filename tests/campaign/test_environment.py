@@ -111,7 +111,7 @@ def test_setup_leaves_a_profile_of_the_user_alone(tmp_path: Path) -> None:
 def test_missing_programs_are_named_together(tmp_path: Path) -> None:
     """All missing programs are named in one sentence with what to install, before a profile is made."""
     with pytest.raises(ValueError, match=r'missing: no-such-pw, no-such-md\. Install Quantum ESPRESSO'):
-        find_executables({'pw': 'no-such-pw', 'mace_run_train': '/bin/true', 'alpot-md': 'no-such-md'})
+        find_executables({'pw': 'no-such-pw', 'alpot-train': '/bin/true', 'alpot-md': 'no-such-md'})
     refused = run([COMMAND, 'setup', '--path', tmp_path, '--pw-executable', 'no-such-pw'], tmp_path, check=False)
     assert refused.returncode == 1 and 'no-such-pw' in refused.stderr
     assert not (tmp_path / '.aiida' / 'config.json').exists()

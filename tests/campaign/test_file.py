@@ -99,6 +99,14 @@ class TestRead:
         assert str(error.value).startswith('`structures`: ') and sentence in str(error.value)
         assert '\n' not in str(error.value)
 
+    def test_files_of_the_training_are_found_beside_the_file(self, write: Callable[..., Path], tmp_path: Path) -> None:
+        """What is no file there may be a node."""
+        (tmp_path / 'mp.model').write_bytes(b'model')
+        training = read_campaign(write(training={'foundation': 'mp.model', 'replay': 'mptrj', 'epochs': 3}))['training']
+        assert training == {'foundation': str(tmp_path / 'mp.model'), 'replay': 'mptrj', 'epochs': 3}
+        assert read_campaign(write(training={'foundation': 12}))['training'] == {'foundation': 12}
+        assert read_campaign(write(training='fast'))['training'] == 'fast'
+
     @pytest.mark.parametrize(
         ('text', 'sentence'),
         [
@@ -137,15 +145,15 @@ class TestBuilder:
         builder = load_campaign(path)
         assert builder.seed.value == 4 and builder.max_rounds.value == 2
         assert builder.exploration.conditions['temperatures'] == [500.0]
-        assert builder.training.mace.metadata.options.max_wallclock_seconds == 77
+        assert builder.training.train.metadata.options.max_wallclock_seconds == 77
         assert builder.structures['si'].get_formula() == 'Si2'
 
     @pytest.mark.parametrize(
         ('changes', 'sentence'),
         [
-            ({'codes': None}, '`codes`: missing; name the codes `pw`, `mace_train`, `md` and `evaluate`'),
+            ({'codes': None}, '`codes`: missing; name the codes `pw`, `train`, `md` and `evaluate`'),
             ({'codes': 'pw'}, '`codes`: missing'),
-            ({'codes': {'pw': 'pw@localhost'}}, '`codes.mace_train`: no code is given; create one'),
+            ({'codes': {'pw': 'pw@localhost'}}, '`codes.train`: no code is given; create one'),
             ({'protocl': 'fast'}, "unknown key 'protocl'. Did you mean 'protocol'?"),
             ({'max_round': 3}, "unknown key 'max_round'. Did you mean 'max_rounds'?"),
             ({'labeling': {}}, "unknown key 'labeling'. Did you mean 'labelling'?"),

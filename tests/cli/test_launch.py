@@ -54,7 +54,7 @@ def test_good_campaign(check: Callable[..., Result], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'codes': {'pw': 'pw@localhost'}}, ('`codes.mace_train`', 'verdi code create')),
+        ({'codes': {'pw': 'pw@localhost'}}, ('`codes.train`', 'verdi code create')),
         ({'codes': {'pw': 'gone@nowhere'}}, ('`codes.pw`', "'gone@nowhere'", 'aiida-alpot setup')),
         ({'structures': ['w.cif']}, ('`labelling.pseudo_family`', 'no pseudopotential for W', 'choose a family')),
         ({'structures': []}, ('`structures`', 'empty', 'name at least one')),

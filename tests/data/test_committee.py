@@ -36,6 +36,35 @@ def test_copy_list():
     ]
 
 
+def test_checkpoints_are_kept(tmp_path):
+    """A committee is all that a warm start needs; MD and evaluation get the models only."""
+    (tmp_path / 'best.ckpt').write_bytes(b'checkpoint')
+    members = [potential(0, checkpoint=tmp_path / 'best.ckpt').store(), potential(1).store()]
+    node = CommitteeData.from_potentials(members).store()
+    assert node.start_list('start') == [
+        (node.uuid, 'checkpoints/0.ckpt', 'start/0.ckpt'),
+        (node.uuid, 'members/1.model', 'start/1.model'),
+    ]
+    assert [target for _, _, target in node.copy_list('committee')] == ['committee/0.model', 'committee/1.model']
+    assert [path.read_bytes() for path in node.export(tmp_path / 'a', checkpoints=True)] == [
+        b'checkpoint',
+        b'weights 1',
+    ]
+    assert node.member_hashes == [member.sha256 for member in members]
+    stored = members[0].base.repository.get_object('checkpoint/best.ckpt').key
+    assert node.base.repository.get_object('checkpoints/0.ckpt').key == stored
+
+
+def test_what_is_known_of_all_members_alike():
+    known = {'data_hash': 'abc', 'level_of_theory': ['pbe'], 'trainer_version': '1'}
+    own = [{'hyper_parameters': {'lr': 0.1, 'seed': i}, 'architecture': 'MACE' if i else 'PET'} for i in range(2)]
+    members = [potential(i, **known, **own[i], epoch=i) for i in range(2)]
+    node = CommitteeData.from_potentials(members)
+    assert (node.data_hash, node.level_of_theory, node.trainer_version) == ('abc', ['pbe'], '1')
+    assert node.architecture is None and 'epoch' not in node.base.attributes.all
+    assert node.hyper_parameters == {'lr': 0.1}
+
+
 @pytest.mark.parametrize(
     'changes', [{'elements': ['Si', 'C']}, {'cutoff': 6.0}, {'trainer': 'metatrain'}, {'dtype': 'float32'}]
 )

@@ -46,7 +46,8 @@ def parse(aiida_profile: Any, aiida_localhost: orm.Computer, tmp_path: Path) -> 
             node, store_provenance=False, retrieved_temporary_folder=str(tmp_path)
         )
         for value in outputs.values():
-            value.clone().store()  # what cannot be stored is no output
+            for node in value.values() if isinstance(value, dict) else [value]:
+                node.clone().store()  # what cannot be stored is no output
         return outputs, parsed
 
     return run

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from aiida import orm
 
-from aiida_alpot.parsers.md import array_data, lammps_error
+from aiida_alpot.parsers.md import lammps_error
+from aiida_alpot.parsers.retrieved import array_data
 from aiida_alpot.worker.frames import write_shard
 from aiida_alpot.worker.md.ending import EXIT_CODES
 from aiida_alpot.worker.md.trajectory import COLUMNS, append_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from ase.build import bulk
 from plumpy.ports import PortNamespace
 
 from aiida_alpot.data.pes import PESData
+from aiida_alpot.data.potential import PotentialData
 from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain, end_of_campaign
 from aiida_alpot.workflows.campaign_checks import check_numbers, check_targets, validate_start
 from aiida_alpot.workflows.labelling import level_of_inputs
@@ -149,7 +151,7 @@ class TestSpec:
         names = list(leaves(ActiveLearningWorkChain.spec().inputs))
         own = [name for name in names if 'metadata' not in name]
         assert len(names) < 200 < PEER_INPUTS
-        assert len(own) < 50
+        assert len(own) < 55
 
     def test_outputs(self) -> None:
         """The names that reports, exports and users rely on."""
@@ -251,7 +253,7 @@ class TestBuilder:
         assert (builder.max_rounds.value, builder.patience.value, builder.seed.value) == (7, 1, 11)
         assert builder.labelling.pw.pw.metadata.options.account == 'mine'
         assert builder.evaluation.options['account'] == 'yours'
-        assert 'account' not in builder.training.mace.metadata.options
+        assert 'account' not in builder.training.train.metadata.options
         assert not any('seed' in builder[stage] for stage in STAGES)
 
     def test_process_can_be_made(self, campaign_codes: dict[str, str], instantiate: Callable) -> None:
@@ -373,8 +375,10 @@ class TestBuilder:
             (None, {'augmentation': {'max_atoms': 'abc'}}, "`augmentation`: `max_atoms` is 'abc'"),
             (None, {'augmentation': {'max_atoms': 1, 'generators': {'isolated_atom': None}}}, 'no structure comes out'),
             (None, {'augmentation': {'generators': {'vacency': None}}}, "Did you mean 'vacancy'?"),
-            (None, {'training': {'parameters': {'device': 'gpu'}}}, "`training.parameters`: `device` is 'gpu'"),
-            (None, {'training': {'parameters': {'r_max': -1}}}, '`training.parameters`: `r_max` is -1, expected'),
+            (None, {'training': {'device': 'gpu'}}, "`training`: `device` is 'gpu'"),
+            (None, {'training': {'cutoff': -1}}, '`training`: `cutoff` is -1, expected'),
+            (None, {'training': {'parameters': {'mace': {'num_chanels': 8}}}}, "Did you mean 'num_channels'?"),
+            (None, {'training': {'warm_start': {'reset_every': 0}}}, '`warm_start.reset_every` is 0'),
             (
                 None,
                 {'labelling': {'pseudo_family': 'Debian/PBE', 'parameters': {'CONTROL': {'calculation': 'relax'}}}},
@@ -404,7 +408,22 @@ class TestBuilder:
         assert '\n' not in str(error.value)
         assert orm.QueryBuilder().append(orm.ProcessNode).count() == before
 
-    @pytest.mark.parametrize('name', ['pw', 'mace_train', 'md', 'evaluate'])
+    def test_foundation_model(self, campaign_codes: dict[str, str]) -> None:
+        """It has to know the elements of the campaign; the node itself is the input."""
+        fields: dict[str, Any] = {'trainer': 'mace', 'cutoff': 6.0, 'dtype': 'float32'}
+        fits, does_not = (
+            PotentialData(io.BytesIO(b'large'), 'mp.model', elements=elements, **fields).store()
+            for elements in (['H', 'Si'], ['H', 'Ge'])
+        )
+        overrides = {'training': {'foundation': fits, 'cutoff': None, 'warm_start': {'enabled': True}}}
+        builder = build(campaign_codes, overrides=overrides)
+        assert builder.training.foundation.uuid == fits.uuid
+        assert builder.warm_start.get_dict() == {'enabled': True, 'reset_every': None}
+        overrides = {'training': {'foundation': does_not.pk, 'cutoff': None}}
+        with pytest.raises(ValueError, match=r'`training\.foundation`: it knows H, Ge, and there is Si in what'):
+            build(campaign_codes, overrides=overrides)
+
+    @pytest.mark.parametrize('name', ['pw', 'train', 'md', 'evaluate'])
     def test_missing_codes(self, campaign_codes: dict[str, str], name: str) -> None:
         """By the name it has in a campaign."""
         with pytest.raises(ValueError, match=rf'`codes\.{name}`: no code is given; create one'):
@@ -414,7 +433,7 @@ class TestBuilder:
 
     def test_unknown_codes_and_options(self, campaign_codes: dict[str, str]) -> None:
         """Neither is ignored."""
-        with pytest.raises(ValueError, match=r"`codes\.lammps`: unknown code 'lammps'. Known: pw, mace_train"):
+        with pytest.raises(ValueError, match=r"`codes\.lammps`: unknown code 'lammps'. Known: pw, train"):
             build({**campaign_codes, 'lammps': 'x'})
         with pytest.raises(ValueError, match=r"`options\.labeling`: unknown .*'labeling'. Did you mean 'labelling'"):
             build(campaign_codes, options={'labeling': {'account': 'mine'}})
@@ -502,6 +521,64 @@ class TestRound:
         chain.ctx.stage = chain.ctx.rounds_without_candidate = 0
         chain._widen(False)
         assert (chain.ctx.stage, chain.ctx.rounds_without_candidate) == (1, 0)
+
+    @pytest.mark.parametrize(
+        ('warm_start', 'warm'),
+        [
+            ({}, [False, False, False, False]),
+            ({'enabled': True}, [False, True, True, True]),
+            ({'enabled': True, 'reset_every': 2}, [False, True, False, True]),
+            ({'enabled': True, 'reset_every': 1}, [False, False, False, False]),
+        ],
+    )
+    def test_warm_start(
+        self,
+        campaign_codes: dict[str, str],
+        instantiate: Callable,
+        make_dataset: Callable,
+        make_committee: Callable,
+        monkeypatch: pytest.MonkeyPatch,
+        warm_start: dict[str, Any],
+        warm: list[bool],
+    ) -> None:
+        """From the second round on, but for each k-th, the members of the round before are gone on with."""
+        overrides = {'training': {'warm_start': warm_start}, 'max_rounds': 4}
+        chain = instantiate(build(campaign_codes, [], dataset=make_dataset(), overrides=overrides))
+        chain.initialise()
+        submitted = []
+        monkeypatch.setattr(chain, '_submit', lambda stage, label, /, **inputs: submitted.append(inputs))
+        made = []
+        for _ in warm:
+            chain.train()
+            made.append(make_committee().store())
+            results = orm.Dict({'warnings': []}).store()
+            outputs = AttributeDict({'committee': made[-1], 'results': results})
+            chain.ctx.child = SimpleNamespace(is_finished_ok=True, outputs=outputs)
+            assert chain.keep_committee() is None
+        assert ['start' in inputs for inputs in submitted] == warm
+        for number, inputs in enumerate(submitted):
+            if 'start' in inputs:
+                assert inputs['start'].pk == made[number - 1].pk
+        assert chain.ctx.round_pks['round_4']['training'] == results.pk
+
+    def test_no_warm_start_with_another_element(
+        self,
+        campaign_codes: dict[str, str],
+        instantiate: Callable,
+        make_dataset: Callable,
+        make_committee: Callable,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Which the earlier members do not know."""
+        overrides = {'training': {'warm_start': {'enabled': True}}}
+        chain = instantiate(build(campaign_codes, [], dataset=make_dataset(), overrides=overrides))
+        chain.initialise()
+        submitted: list[dict[str, Any]] = []
+        monkeypatch.setattr(chain, '_submit', lambda stage, label, /, **inputs: submitted.append(inputs))
+        for chain.ctx.round in (0, 1):
+            chain.train()
+            chain._record('committee', make_committee(elements=('Ge',)).store())
+        assert ['start' in inputs for inputs in submitted] == [False, False]
 
     def test_calibration_comes_before_exploration(
         self, chain: Any, make_committee: Callable, make_frame: Callable, monkeypatch: pytest.MonkeyPatch

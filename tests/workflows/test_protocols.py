@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aiida import orm
 
 from aiida_alpot.workflows.active_learning import STAGES, ActiveLearningWorkChain
 from aiida_alpot.workflows.protocols import OPEN, load_yaml, merge
@@ -30,10 +31,11 @@ PROMISES = {
         ('balanced', 'stringent', 'pw_protocol', '!='),
     ],
     'training': [
-        ('fast', 'balanced', 'parameters.num_channels', '<'),
-        ('balanced', 'stringent', 'parameters.num_channels', '<'),
-        ('fast', 'balanced', 'parameters.device', '!='),
-        ('balanced', 'stringent', 'parameters.max_num_epochs', '<'),
+        ('fast', 'balanced', 'parameters.mace.num_channels', '<'),
+        ('balanced', 'stringent', 'parameters.mace.num_channels', '<'),
+        ('fast', 'balanced', 'parameters.metatrain.name', '!='),
+        ('fast', 'balanced', 'device', '!='),
+        ('balanced', 'stringent', 'epochs', '<'),
     ],
     'exploration': [('fast', 'balanced', 'n_steps', '<'), ('balanced', 'stringent', 'n_steps', '<')],
     'evaluation': [('fast', 'balanced', 'max_select', '<'), ('balanced', 'stringent', 'tolerance.forces', '>')],
@@ -113,23 +115,32 @@ def test_protocols_differ_as_they_say(name: str) -> None:
 def test_fast_needs_no_gpu(name: str) -> None:
     """The protocol for rehearsals runs on any machine."""
     values = CHAINS[name].get_protocol_inputs('fast')
-    device = values.get('device') or values.get('parameters', {}).get('device')
-    assert device == ('cpu' if name in ('training', 'exploration', 'evaluation') else None)
+    assert values.get('device') == ('cpu' if name in ('training', 'exploration', 'evaluation') else None)
 
 
 def test_overrides_from_a_file(tmp_path: Path) -> None:
     """A YAML file does what the same mapping does; an empty one nothing."""
     path = tmp_path / 'overrides.yaml'
-    path.write_text('n_members: 7\nparameters: {num_channels: 9, new_option_of_mace: 1}\n')
+    path.write_text('n_members: 7\nparameters: {mace: {num_channels: 9, new_option_of_mace: 1}}\n')
     values = STAGES['training'].get_protocol_inputs('fast', path)
-    assert (values['n_members'], values['parameters']['num_channels']) == (7, 9)
-    assert values['parameters']['new_option_of_mace'] == 1
-    assert values['parameters']['r_max'] == STAGES['training'].get_protocol_inputs('fast')['parameters']['r_max']
+    assert (values['n_members'], values['parameters']['mace']['num_channels']) == (7, 9)
+    assert values['parameters']['mace']['new_option_of_mace'] == 1
+    fast = STAGES['training'].get_protocol_inputs('fast')['parameters']
+    assert values['parameters']['mace']['max_L'] == fast['mace']['max_L']
+    assert values['parameters']['metatrain'] == fast['metatrain']
     path.write_text('')
     assert STAGES['training'].get_protocol_inputs('fast', path) == STAGES['training'].get_protocol_inputs('fast')
     path.write_text('n_member: 7\n')
     with pytest.raises(ValueError, match=r'`training.n_member`: did you mean `n_members`\?'):
         STAGES['training'].get_protocol_inputs('fast', path)
+
+
+def test_nodes_are_not_copied(aiida_profile: Any) -> None:
+    """A copy of a node is another node, without its history."""
+    node = orm.Int(3).store()
+    training = {'training': {'foundation': node}}
+    outer = ActiveLearningWorkChain.get_protocol_inputs('fast', training)['training']
+    assert STAGES['training'].get_protocol_inputs('fast', outer)['foundation'] is node
 
 
 def test_on_is_a_word_in_yaml() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
-from aiida.cmdline.groups import VerdiCommandGroup
+
+from aiida_alpot.cli.lazy import LazyVerdiGroup
 
 #: Each command: where its function is, and what the list of commands says about it. Neither the list nor another
 #: command imports the module, so that `verdi` stays fast.
@@ -20,27 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyVerdiGroup(VerdiCommandGroup):
-    """A group of `verdi` whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands, in the order of :data:`COMMANDS`."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; an unknown one is refused with the nearest names."""
-        if cmd_name in COMMANDS and cmd_name not in self.commands:
-            module, function = COMMANDS[cmd_name][0].split(':')
-            self.add_command(getattr(import_module(module), function), cmd_name)
-        return super().get_command(ctx, cmd_name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from :data:`COMMANDS` alone."""
-        with formatter.section('Commands'):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
-
-
-@click.group('alpot.pes', cls=LazyVerdiGroup, context_settings={'help_option_names': ['-h', '--help']})
+@click.group(
+    'alpot.pes', cls=LazyVerdiGroup, registry=COMMANDS, context_settings={'help_option_names': ['-h', '--help']}
+)
 def data() -> None:
     """Data sets of labelled structures (PESData).
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from aiida.orm import Node
 
 OPEN = '__open__'
 """Key that marks a mapping of a protocol file as open: its keys belong to another program, or to AiiDA."""
@@ -56,7 +57,7 @@ def merge(defaults: Mapping[str, Any], overrides: Mapping[str, Any], path: str =
                 raise ValueError(f'option `{where}` must be a mapping, found {value!r}.')
             merged[key] = merge(merged[key], value, where)
         else:
-            merged[key] = copy.deepcopy(value)
+            merged[key] = value if isinstance(value, Node) else copy.deepcopy(value)  # a copy of a node is another one
     return merged
 
 
