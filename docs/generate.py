@@ -18,8 +18,8 @@ import yaml
 from aiida.engine import CalcJob, Process
 
 from aiida_alpot.cli.data import data
-from aiida_alpot.cli.models import committee, potential
 from aiida_alpot.cli.main import main
+from aiida_alpot.cli.models import committee, potential
 from aiida_alpot.worker.acquisition.calibration import CALIBRATIONS
 from aiida_alpot.worker.acquisition.config import Choice, EvaluationConfig
 from aiida_alpot.worker.acquisition.gate import GateSettings

@@ -96,7 +96,9 @@ class TestCommittee:
         """The files of the members, or a folder that LAMMPS runs in."""
         node = make_committee(2).store()
         assert '1.model' in run(committee, 'export', node.pk, 'models').output
-        assert sorted(path.name for path in (tmp_path / 'models').iterdir()) == ['0.model', '1.model']
+        written = sorted(path.name for path in (tmp_path / 'models').iterdir())
+        assert written == ['0.model', '1.model', 'MODEL_CARD.md']
+        assert '# ' in (tmp_path / 'models' / 'MODEL_CARD.md').read_text()
         assert 'alpot-md -in in.lammps' in run(committee, 'export', node.pk, 'ready', '--lammps').output
         assert (tmp_path / 'ready' / 'driver.json').is_file()
         run(committee, 'export', node.pk, 'models', fails='is not empty: give another name')

@@ -42,13 +42,14 @@ def show(committee: CommitteeData) -> None:
 @click.option('--checkpoints', is_flag=True, help='In place of the models, what a training starts from.')
 @with_profile
 def export(committee: CommitteeData, folder: Path, lammps: bool, checkpoints: bool) -> None:
-    """Write the models of a committee into a folder, which is made. COMMITTEE is a PK, UUID or label.
+    """Write the models of a committee and their card into a folder, which is made. COMMITTEE is a PK, UUID or label.
 
     \b
     Examples:
       verdi data alpot.committee export 1234 models
       verdi data alpot.committee export 1234 potential --lammps
     """
+    from aiida_alpot.campaign import model_card
     from aiida_alpot.campaign.export import export_potential
 
     if lammps and checkpoints:
@@ -61,3 +62,6 @@ def export(committee: CommitteeData, folder: Path, lammps: bool, checkpoints: bo
         return
     for path in committee.export(folder, checkpoints=checkpoints):
         click.echo(path)
+    if not checkpoints:
+        (folder / model_card.FILE).write_text(model_card.model_card(committee), encoding='utf-8')
+        click.echo(folder / model_card.FILE)

@@ -20,6 +20,8 @@ from aiida_alpot.worker.training.metatrain.architectures import (
 from aiida_alpot.worker.training.settings import PROPERTIES, TrainingSettings
 
 OPTIONS = ('name', 'atomic_types', 'model', 'training')
+MOST_EPOCHS_LOST = 20
+"""A kill loses at most so many epochs; a checkpoint is written for each hundredth of a training that is shorter."""
 TARGET = 'energy'
 """Name of the target: what metatomic calls the energy."""
 
@@ -207,7 +209,7 @@ def training_options(
         # The epoch of the lowest loss is chosen, as other trainers do; each epoch is a line of the curve.
         'best_model_metric': 'loss',
         'log_interval': 1,
-        'checkpoint_interval': max(1, epochs // 100),
+        'checkpoint_interval': min(max(1, epochs // 100), MOST_EPOCHS_LOST),
     }
     given = {name: value for name, value in architecture.training.items() if name not in ('loss', 'finetune')}
     if 'loss' in architecture.training and 'loss' not in architecture.defaults['training']:
