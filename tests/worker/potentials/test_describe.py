@@ -93,5 +93,5 @@ def test_a_checkpoint_of_mace_is_no_model(tmp_path: Path) -> None:
     import torch
 
     torch.save({'model': {}, 'epoch': 3}, tmp_path / 'mace_epoch-3.model')
-    with pytest.raises(ValueError, match='it holds a dict: give the .model file that MACE writes, no checkpoint'):
+    with pytest.raises(ValueError, match=r'it holds a dict: give the \.model file that MACE writes, no checkpoint'):
         describe(tmp_path / 'mace_epoch-3.model')
