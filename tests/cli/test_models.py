@@ -13,6 +13,7 @@ import pytest
 from aiida import orm
 from click.testing import CliRunner, Result
 
+from aiida_alpot.cli import models
 from aiida_alpot.cli.models import COMMITTEE_COMMANDS, POTENTIAL_COMMANDS, committee, potential
 from aiida_alpot.data.pes import PESData
 from aiida_alpot.data.potential import PotentialData
@@ -49,6 +50,7 @@ def test_help_with_examples(run: Run, group: click.Group, name: str) -> None:
     assert name in run(group, '--help').output
     output = run(group, name, '--help').output
     assert 'Example' in output and f'verdi data {group.name} {name} ' in output
+    assert (models.potential, models.committee) == (potential, committee)  # not modules of these names
 
 
 class TestPotential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,10 +124,9 @@ def test_many_rounds_are_thinned(make_record: Callable[..., CampaignRecord], mak
     assert [axis.get_title(loc='left') for axis in figure.axes] == [f'Round {n}' for n in (1, 5, 6, 7, 8, 9)]
 
 
-def test_files(make_record: Callable[..., CampaignRecord], tmp_path: Path) -> None:
+def test_files(make_record: Callable[..., CampaignRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each figure is a PNG of its own, and pyplot is not involved."""
-    import sys
-
+    monkeypatch.delitem(sys.modules, 'matplotlib.pyplot', raising=False)  # which other tests may have imported
     paths = save_figures(make_record(), tmp_path / 'figures')
     assert set(paths) == set(FIGURES)
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in paths.values())

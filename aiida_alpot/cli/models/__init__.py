@@ -10,12 +10,12 @@ HELP = {'help_option_names': ['-h', '--help']}
 
 #: Each command: where its function is, and what the list of commands says about it.
 POTENTIAL_COMMANDS: dict[str, tuple[str, str]] = {
-    'import': ('aiida_alpot.cli.models.potential:import_file', 'Bring in a model that was trained elsewhere.'),
-    'show': ('aiida_alpot.cli.models.potential:show', 'Show what a model is and what it was trained on.'),
+    'import': ('aiida_alpot.cli.models.of_potentials:import_file', 'Bring in a model that was trained elsewhere.'),
+    'show': ('aiida_alpot.cli.models.of_potentials:show', 'Show what a model is and what it was trained on.'),
 }
 COMMITTEE_COMMANDS: dict[str, tuple[str, str]] = {
-    'show': ('aiida_alpot.cli.models.committee:show', 'Show what a committee is and what it was trained on.'),
-    'export': ('aiida_alpot.cli.models.committee:export', 'Write the models into a folder.'),
+    'show': ('aiida_alpot.cli.models.of_committees:show', 'Show what a committee is and what it was trained on.'),
+    'export': ('aiida_alpot.cli.models.of_committees:export', 'Write the models into a folder.'),
 }
 
 
