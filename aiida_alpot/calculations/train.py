@@ -259,6 +259,9 @@ def problems_of_replay(replay: bool, foundation: bool, settings: TrainingSetting
         yield '`fine_tuning.method` is replay: give `replay`, frames that the foundation model was trained on'
     if method == 'replay' and not foundation:
         yield '`fine_tuning.method` is replay, but there is no `foundation`, the model to be tuned: give one'
+    for name in ('freeze', 'lora_rank'):
+        if getattr(settings.fine_tuning, name) is not None and not foundation:
+            yield f'`fine_tuning.{name}` is given, but there is no `foundation`, the model to be tuned: give one'
 
 
 def misfit(

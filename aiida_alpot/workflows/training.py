@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from aiida_alpot.workflows.campaign_checks import OF_CAMPAIGN, check_warm_start
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
 from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended
 from aiida_alpot.workflows.models import load_foundation, load_replay
-from aiida_alpot.workflows.protocols import ProtocolMixin
+from aiida_alpot.workflows.protocols import ProtocolMixin, load_yaml
 from aiida_alpot.workflows.training_jobs import (
     first_jobs,
     following_job,
@@ -87,6 +88,22 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
         )
         spec.exit_code(311, 'ERROR_UNUSABLE_DATASET', message='nothing can be learnt from the data set: {reason}')
         spec.outline(cls.plan_jobs, while_(cls.has_tasks)(cls.run_tasks, cls.continue_interrupted), cls.assemble)
+
+    @classmethod
+    def get_protocol_inputs(
+        cls, protocol: str | None = None, overrides: Mapping[str, Any] | pathlib.Path | None = None
+    ) -> dict[str, Any]:
+        """See :meth:`ProtocolMixin.get_protocol_inputs`; of an architecture that is not the protocol's, the protocol
+        has no options to give."""
+        given = load_yaml(overrides.read_text()) if isinstance(overrides, pathlib.Path) else overrides
+        inputs = super().get_protocol_inputs(protocol, given)
+        own = super().get_protocol_inputs(protocol)['parameters']
+        blocks = (given or {}).get('parameters') or {}
+        for trainer, block in blocks.items():
+            name = block.get('name') if isinstance(block, Mapping) else None
+            if name is not None and name != own.get(trainer, {}).get('name', name):
+                inputs['parameters'][trainer] = dict(block)
+        return inputs
 
     @classmethod
     def get_builder_from_protocol(

@@ -105,6 +105,27 @@ class TestBuilder:
         assert values['trainer'] == trainer and values['parameters'] == inputs['parameters'][trainer]
 
     @pytest.mark.parametrize(
+        ('protocol', 'block'),
+        [
+            ('fast', {'name': 'pet', 'model': {'d_pet': 64}}),
+            ('fast', {'name': 'pet'}),
+            ('stringent', {'name': 'soap_bpnn'}),
+        ],
+    )
+    def test_another_architecture_than_that_of_the_protocol(self, protocol: str, block: dict[str, Any]) -> None:
+        """It gets none of the options that the protocol has for its own."""
+        inputs = TrainingWorkChain.get_protocol_inputs(
+            protocol, {'trainer': 'metatrain', 'parameters': {'metatrain': block}}
+        )
+        assert checked_settings(inputs)['parameters'] == block
+
+    def test_the_architecture_of_the_protocol(self) -> None:
+        """Its options are changed one by one."""
+        block = {'name': 'soap_bpnn', 'model': {'soap': {'max_radial': 5}}}
+        inputs = TrainingWorkChain.get_protocol_inputs('fast', {'parameters': {'metatrain': block}})
+        assert inputs['parameters']['metatrain']['model']['soap'] == {'max_angular': 3, 'max_radial': 5}
+
+    @pytest.mark.parametrize(
         ('overrides', 'sentence'),
         [
             ({'n_members': 1}, '`training.n_members`: a committee needs at least 2, found 1'),
@@ -234,6 +255,9 @@ class TestModels:
             build(campaign_codes, replay=foundation.pk, **common)
         with pytest.raises(ValueError, match='give `replay`, frames that the foundation model was trained on'):
             build(campaign_codes, **common)
+        for name in ('freeze', 'lora_rank'):
+            with pytest.raises(ValueError, match=f'`fine_tuning.{name}` is given, but there is no `foundation`'):
+                build(campaign_codes, fine_tuning={name: 2})
 
 
 class TestJobs:

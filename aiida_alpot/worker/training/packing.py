@@ -118,7 +118,10 @@ class Packing:
                 training = self._waiting.popleft()
                 if place.room is None:
                     self._note_memory_before(place)
+                n_warnings = len(training.warnings)
                 training.start(place.environment, place.device, self.threads)
+                for sentence in training.warnings[n_warnings:]:
+                    self._say(sentence)
                 if training.outcome is not None:
                     self._report(training)
                 elif training.process is None:

@@ -18,14 +18,15 @@ exit code  meaning
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aiida_alpot.worker.frames import FrameStore
 from aiida_alpot.worker.training import errors, outcome
@@ -44,7 +45,9 @@ from aiida_alpot.worker.training.stopping import SIGNAL, Stop
 from aiida_alpot.worker.training.trainer import Member, Task, Trainer, TrainingFailed
 
 ALL_TRAINED, SOME_NOT_TRAINED, BAD_INPUT, STOPPED = 0, 1, 2, 3
-REPORT_FILE = 'training.json'
+REPORT_FILE, LOCK_FILE = 'training.json', '.lock'
+LOCK_SECONDS = 5.0
+"""The members of a job that was killed are gone soon, but not at once."""
 
 
 def main(argv: Sequence[str] | None = None, folder: Path | None = None) -> int:
@@ -74,6 +77,7 @@ def train(path: Path, folder: Path, began: float | None = None, kind: type[Train
     with ExitStack() as stack:
         stack.enter_context(stop)
         try:
+            stack.enter_context(alone_in(folder))
             config = read_config(path)
             stop.limit(config.max_seconds)
             job = make_job(config, folder, stack, kind)
@@ -82,6 +86,34 @@ def train(path: Path, folder: Path, began: float | None = None, kind: type[Train
             print(f'alpot-train: {error}', file=sys.stderr)
             return BAD_INPUT
         return job.run(stop)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder: two trainings in one would write the same files.
+
+    :raises ValueError: where another process holds it.
+    """
+    with open(folder / LOCK_FILE, 'w', encoding='utf-8') as stream:
+        until = time.monotonic() + LOCK_SECONDS
+        while not _lock(stream):
+            if time.monotonic() > until:
+                raise ValueError(
+                    f'another alpot-train is running in {folder}: wait until it has ended, or take a folder of its own'
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Lock a file; false where another process has it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:  # a file system without locks
+        _say(f'warning: {stream.name} cannot be locked ({error}): do not start a second alpot-train there')
+    return True
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ import pytest
 
 from aiida_alpot.worker.frames import read_extxyz
 from aiida_alpot.worker.potentials import load_committee
+from aiida_alpot.worker.training import program
 from aiida_alpot.worker.training.outcome import CURVE
-from aiida_alpot.worker.training.program import main
+from aiida_alpot.worker.training.program import alone_in, main
 
 from .conftest import prepare_job
 
@@ -353,3 +354,13 @@ def test_what_the_package_loads() -> None:
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == 'set()'
+
+
+def test_one_at_a_time_in_a_folder(train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """A second job in a folder that is in use is refused, and does not touch what is there."""
+    monkeypatch.setattr(program, 'LOCK_SECONDS', 0.2)
+    with alone_in(tmp_path):
+        assert main([str(tmp_path / 'train.json')], tmp_path) == 2
+    assert f'another alpot-train is running in {tmp_path}' in capsys.readouterr().err
+    code, _, _ = train(seeds=(1,))
+    assert code == 0

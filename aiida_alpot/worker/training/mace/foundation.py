@@ -111,7 +111,7 @@ def contradictions(model: torch.nn.Module, options: Mapping[str, Any], cutoff: f
             found.append((name, options[name], value))
     sentences = [f'`{name}` is {given!r}, but that of the model is {_plain(own)}' for name, given, own in found]
     if cutoff is not None and abs(cutoff - float(model.r_max)) > SAME_CUTOFF:
-        sentences.append(f'`cutoff` is {cutoff} A, but that of the model is {float(model.r_max):.4g} A')
+        sentences.append(f'`cutoff` is {cutoff} A, but that of the model is {float(model.r_max):.4g} A (null takes it)')
     return sentences
 
 
