@@ -56,9 +56,9 @@ def made_up(n: int) -> list[Atoms]:
     frames = []
     for index in range(n):
         atoms = bulk('Cu', cubic=True).repeat([(1, 1, 1), (2, 1, 1), (2, 2, 1)][index % 3])
-        strain = 0.04 * rng.normal(size=(3, 3))
+        strain = 0.02 * rng.normal(size=(3, 3))
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
-        atoms.positions += 0.15 * rng.normal(size=atoms.positions.shape)
+        atoms.positions += 0.08 * rng.normal(size=atoms.positions.shape)
         atoms.calc = EMT()
         frames.append(atoms)
     return frames
