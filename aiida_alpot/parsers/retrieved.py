@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 from aiida import orm
@@ -20,8 +21,13 @@ def last_words(stdout: str) -> str:
 
 def array_data(path: pathlib.Path) -> orm.ArrayData:
     """``ArrayData`` of the arrays of an ``.npz`` file."""
-    node = orm.ArrayData()
     with np.load(path, allow_pickle=False) as arrays:
-        for name in sorted(arrays.files):
-            node.set_array(name, arrays[name])
+        return arrays_of(arrays)
+
+
+def arrays_of(arrays: Mapping[str, np.ndarray]) -> orm.ArrayData:
+    """``ArrayData`` of arrays."""
+    node = orm.ArrayData()
+    for name in sorted(arrays):
+        node.set_array(name, arrays[name])
     return node

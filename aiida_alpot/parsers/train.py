@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,7 @@ from aiida.parsers import Parser
 
 from aiida_alpot.calculations.train import TrainCalculation, requested_settings
 from aiida_alpot.data.potential import PotentialData
-from aiida_alpot.parsers.retrieved import TRUNCATED, last_words
+from aiida_alpot.parsers.retrieved import TRUNCATED, arrays_of, last_words
 from aiida_alpot.worker.training.outcome import (
     CORRUPT_CHECKPOINT,
     CURVE,
@@ -29,6 +28,7 @@ from aiida_alpot.worker.training.outcome import (
     STOPPED,
     TRAINED,
 )
+from aiida_alpot.worker.training.plain import plain
 from aiida_alpot.worker.training.settings import TrainingSettings
 
 PROGRAM = 'alpot-train: '
@@ -240,14 +240,6 @@ def results(summary: Mapping[str, Any], members: Mapping[str, Mapping[str, Any]]
     return {'warnings': [], 'stopped': None, **told, 'members': kept}
 
 
-def arrays_of(arrays: Mapping[str, np.ndarray]) -> orm.ArrayData:
-    """``ArrayData`` of arrays."""
-    node = orm.ArrayData()
-    for name in sorted(arrays):
-        node.set_array(name, arrays[name])
-    return node
-
-
 def architecture(settings: TrainingSettings, options: Mapping[str, Any]) -> str | None:
     """Kind of model, from the options that were given or, where they do not say, those that were in force.
 
@@ -260,12 +252,3 @@ def architecture(settings: TrainingSettings, options: Mapping[str, Any]) -> str 
             if isinstance(found, str):
                 return found
     return None
-
-
-def plain(value: Any) -> Any:
-    """The value with ``None`` for numbers that are not finite: no database stores these."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

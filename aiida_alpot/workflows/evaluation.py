@@ -12,7 +12,7 @@ from aiida_alpot.calculations.evaluate import EvaluateCalculation
 from aiida_alpot.worker.acquisition.config import parse_config
 from aiida_alpot.worker.options import integer
 from aiida_alpot.workflows.codes import checked_options, load_checked_code
-from aiida_alpot.workflows.fan_out import how_it_ended
+from aiida_alpot.workflows.fan_out import how_it_ended, validate_not_negative
 from aiida_alpot.workflows.protocols import ProtocolMixin
 
 STAND_INS = {'committee': ['0', '1'], 'dataset': ['0'], 'pool': ['0'], 'seed': 0}
@@ -35,7 +35,7 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
             'max_restarts',
             valid_type=orm.Int,
             default=lambda: orm.Int(5),
-            validator=validate_restarts,
+            validator=validate_not_negative,
             help='Largest number of jobs that may follow one that the walltime ended.',
         )
         spec.input_namespace('options', dynamic=True, non_db=True, help='`metadata.options` of the job.')
@@ -137,8 +137,3 @@ class EvaluationWorkChain(ProtocolMixin, WorkChain):
 def was_stopped(job: orm.CalcJobNode) -> bool:
     """Whether the walltime ended a job, and what it had evaluated is kept."""
     return job.exit_status == EvaluateCalculation.exit_codes.ERROR_WALLTIME.status
-
-
-def validate_restarts(node: orm.Int, _: Any) -> str | None:
-    """Refuse a number below zero."""
-    return f'must be at least 0, found {node.value}' if node.value < 0 else None

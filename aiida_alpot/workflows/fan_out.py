@@ -18,6 +18,11 @@ def validate_positive(node: Any, _: Any) -> str | None:
     return None
 
 
+def validate_not_negative(node: orm.Int, _: Any) -> str | None:
+    """Refuse a number below zero."""
+    return f'must be at least 0, found {node.value}' if node.value < 0 else None
+
+
 def how_it_ended(process: orm.ProcessNode) -> str:
     """The message of the exit code of a process or, where it has none, the state that it ended in."""
     return process.exit_message or f'the process ended in state {process.process_state.value}'

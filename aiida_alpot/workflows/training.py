@@ -28,7 +28,7 @@ from aiida_alpot.worker.training.registry import GROUP, OWN
 from aiida_alpot.worker.training.settings import TrainingSettings, parse_settings
 from aiida_alpot.workflows.campaign_checks import OF_CAMPAIGN, check_warm_start
 from aiida_alpot.workflows.codes import checked_concurrency, checked_options, load_checked_code
-from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended
+from aiida_alpot.workflows.fan_out import FanOutWorkChain, how_it_ended, validate_not_negative
 from aiida_alpot.workflows.models import load_foundation, load_replay
 from aiida_alpot.workflows.protocols import ProtocolMixin, load_yaml
 from aiida_alpot.workflows.training_jobs import (
@@ -70,7 +70,7 @@ class TrainingWorkChain(ProtocolMixin, FanOutWorkChain):
             'max_restarts',
             valid_type=orm.Int,
             default=lambda: orm.Int(5),
-            validator=validate_restarts,
+            validator=validate_not_negative,
             help='Largest number of jobs that may go on with one that was interrupted.',
         )
         spec.expose_inputs(TrainCalculation, namespace='train', include=('code', 'parameters', 'metadata'))
@@ -306,8 +306,3 @@ def check_models(settings: TrainingSettings, models: Mapping[str, Any], dataset:
 def validate_n_members(node: orm.Int, _: Any) -> str | None:
     """Refuse a number that makes no committee."""
     return f'a committee needs at least {MIN_MEMBERS}, found {node.value}' if node.value < MIN_MEMBERS else None
-
-
-def validate_restarts(node: orm.Int, _: Any) -> str | None:
-    """Refuse a number below zero."""
-    return f'must be at least 0, found {node.value}' if node.value < 0 else None
